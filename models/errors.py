@@ -1,0 +1,91 @@
+"""Everything `models` refuses, as one tree.
+
+ModelsError
+    InputError                  what was sent cannot be used; sending it again changes nothing
+        ImageUnreadable             the bytes are not an image this service reads
+        ImageTooLarge               bytes, pixels, side or frames above the limit
+        ParameterInvalid            a parameter is out of its range, or two of them contradict each other
+        SetSizeMismatch             a set of images is empty, or not of the size it was registered with
+    StateError                  the request is sound, what is stored does not allow it yet
+        BankTooSmall                fewer reference images than the method needs
+        MethodUnknown               no method of that name is installed
+        NothingToCompare            no stored image is left to compare with
+    WeightsError                the backbone cannot be loaded as named
+        WeightsMissing              the file is not there; the message names the command that brings it
+        WeightsDamaged              the file is there, its contents are not what they should be
+        FingerprintMismatch         vectors of two different embeddings would be mixed
+    Momentary                   the same request may succeed a moment later
+        QueueFull                   more images wait for the network than the queue holds
+        DeadlinePassed              the answer would come after the caller stopped waiting
+
+No class knows an HTTP status: one table in the service does. Every message is a sentence for a stranger:
+"`what` of whom must be what; got what."
+"""
+
+
+class ModelsError(Exception):
+    """Root of everything this package refuses."""
+
+
+class InputError(ModelsError):
+    """What was sent cannot be used; sending it again changes nothing."""
+
+
+class ImageUnreadable(InputError):
+    """The bytes are not an image this service reads."""
+
+
+class ImageTooLarge(InputError):
+    """Bytes, pixels, a side or the frames of an image are above the limit."""
+
+
+class ParameterInvalid(InputError):
+    """A parameter is out of its range, or two of them contradict each other."""
+
+
+class SetSizeMismatch(InputError):
+    """A set of images is empty, or not of the size it was registered with."""
+
+
+class StateError(ModelsError):
+    """The request is sound, but what is stored does not allow it yet."""
+
+
+class BankTooSmall(StateError):
+    """Fewer reference images are stored than the method needs."""
+
+
+class MethodUnknown(StateError):
+    """No method of that name is installed."""
+
+
+class NothingToCompare(StateError):
+    """No stored image is left to compare with."""
+
+
+class WeightsError(ModelsError):
+    """The backbone cannot be loaded as named."""
+
+
+class WeightsMissing(WeightsError):
+    """The weights file is not there; the message names the command that brings it."""
+
+
+class WeightsDamaged(WeightsError):
+    """The weights file is there, but its contents are not what they should be."""
+
+
+class FingerprintMismatch(WeightsError):
+    """Vectors of two different embeddings would be mixed."""
+
+
+class Momentary(ModelsError):
+    """The same request may succeed a moment later."""
+
+
+class QueueFull(Momentary):
+    """More images wait for the network than the queue holds."""
+
+
+class DeadlinePassed(Momentary):
+    """The answer would come after the caller stopped waiting."""

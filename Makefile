@@ -1,0 +1,55 @@
+# `make serve` and `make test` are all a newcomer needs; both make the environment first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PORT ?= 8000
+HOST ?= 127.0.0.1
+DATA ?= data
+# On Linux outside a mirror that offers the CPU wheel, plain `pip install torch` brings the multi-gigabyte CUDA
+# build. Name the CPU index to avoid it:  make serve TORCH_INDEX=https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+PIP_EXTRA := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX),)
+
+.PHONY: help serve test test-slow check format bench clean
+
+help:
+	@echo "make serve   environment, migrations, server on http://$(HOST):$(PORT) (PORT=, DATA=)"
+	@echo "make test    environment and the quick test suite"
+	@echo "make test-slow   the long tests (more kill moments, larger pools)"
+	@echo "make check   formatting, linting, types, rules"
+	@echo "make bench   benchmarks that need no outside data; results in .bench/"
+
+$(VENV)/.run: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet $(PIP_EXTRA) --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(BIN)/python -m pip install --quiet $(PIP_EXTRA) --editable ".[dev]"
+	@touch $@
+
+serve: $(VENV)/.run
+	$(BIN)/oddity serve --host $(HOST) --port $(PORT) --data $(DATA)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/rules
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.dev
+	$(BIN)/oddity bench all --out .bench
+
+clean:
+	rm -rf $(VENV) build dist .bench *.egg-info

@@ -1,0 +1,158 @@
+"""One reader for the three kinds of body: multipart files, one raw image, JSON with base64 or ids.
+
+Bytes are counted while they arrive, before anything is parsed. Parameters may be form fields or query strings; a
+parameter given differently in both is refused.
+"""
+
+import base64
+import binascii
+import json
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+
+from app.errors import Invalid, TooLarge, UnsupportedMedia
+from app.settings import Settings
+
+FIELD_LIMIT_BYTES = 8 * 2**20  # one form field: `items` or `filter`
+Parameters = TypeVar("Parameters", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One image as it came: its bytes and the file name the client gave."""
+
+    data: bytes
+    filename: str | None = None
+    item: dict[str, Any] = field(default_factory=dict)  # id, metadata, label, group… that came with it
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What a request brought: images in order, and everything else as parameters."""
+
+    uploads: list[Upload]
+    parameters: dict[str, Any]
+    raw: bytes  # as received, for the Idempotency-Key
+
+
+async def read_body(request: Request, settings: Settings) -> Body:
+    """Read and dispatch on the content type. Raises TooLarge, UnsupportedMedia, Invalid."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    raw = await _counted(request, settings.body_limit_bytes)
+    query = dict(request.query_params)
+    if kind == "multipart/form-data":
+        uploads, fields = await _multipart(request, raw, settings)
+        for name, value in fields.items():
+            if name in query and query[name] != value:
+                raise Invalid(f"`{name}` is given twice, in the query and in the form; give it once.", "conflicting_parameters")
+        return Body(uploads, {**query, **fields}, raw)
+    if kind.startswith("image/") or kind == "application/octet-stream":
+        if not raw:
+            raise Invalid("The body is empty; send the bytes of one image.", "body_empty")
+        return Body([Upload(raw)], query, raw)
+    if kind in ("application/json", "") or kind.endswith("+json"):
+        uploads, fields = _json(raw, settings)
+        for name, value in fields.items():
+            if name in query and query[name] != str(value):
+                raise Invalid(f"`{name}` is given twice, in the query and in the body; give it once.", "conflicting_parameters")
+        return Body(uploads, {**query, **fields}, raw)
+    raise UnsupportedMedia(
+        f"Content type `{kind}` is not read here; send multipart/form-data with `files`, one image/* body, or JSON "
+        "with `images` (base64) or `ids`."
+    )
+
+
+def parse(model: type[Parameters], values: dict[str, Any]) -> Parameters:
+    """The parameters as the model wants them. Raises Invalid with the first fault as a sentence."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        faults = [{"where": ".".join(map(str, one["loc"])), "what": one["msg"]} for one in error.errors()]
+        first = faults[0]
+        what = "is not a parameter of this path" if error.errors()[0]["type"] == "extra_forbidden" else first["what"]
+        raise Invalid(f"`{first['where']}`: {what}.", errors=faults) from error
+
+
+def json_parameter(value: Any) -> Any:
+    """A parameter that is JSON: as text in a form or query, as it is in a JSON body. For `BeforeValidator`."""
+    if isinstance(value, str):
+        try:
+            return json.loads(value)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise ValueError(f"must be JSON; {error}") from error
+    return value
+
+
+async def _counted(request: Request, limit: int) -> bytes:
+    announced = request.headers.get("content-length")
+    if announced is not None and announced.isdigit() and int(announced) > limit:
+        raise TooLarge(f"The body must be at most {limit} bytes; got {announced}. Send fewer images at a time.", "body_too_large")
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit:
+            raise TooLarge(f"The body must be at most {limit} bytes. Send fewer images at a time.", "body_too_large")
+        parts.append(part)
+    return b"".join(parts)
+
+
+async def _multipart(request: Request, raw: bytes, settings: Settings) -> tuple[list[Upload], dict[str, str]]:
+    async def replay() -> dict[str, Any]:
+        return {"type": "http.request", "body": raw, "more_body": False}
+
+    again = Request(request.scope, replay)
+    uploads: list[Upload] = []
+    fields: dict[str, str] = {}
+    try:
+        form = await again.form(max_files=settings.files_limit, max_fields=64, max_part_size=FIELD_LIMIT_BYTES)
+    except HTTPException as error:  # starlette's word for malformed or too many parts
+        raise Invalid(f"The multipart body cannot be read: {error.detail}", "multipart_malformed") from error
+    async with form:
+        for name, value in form.multi_items():
+            if isinstance(value, UploadFile):
+                if name not in ("files", "file", "files[]"):
+                    raise Invalid(f"Files are sent under the name `files`; got `{name}`.", "field_unknown")
+                uploads.append(Upload(await value.read(), value.filename))
+            elif name in fields:
+                raise Invalid(f"The form field `{name}` is given twice; give it once.", "conflicting_parameters")
+            else:
+                fields[name] = value
+    return uploads, fields
+
+
+def _json(raw: bytes, settings: Settings) -> tuple[list[Upload], dict[str, Any]]:
+    if not raw.strip():
+        return [], {}
+    try:
+        document = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise Invalid(f"The body must be JSON; {error}.", "json_malformed") from error
+    if not isinstance(document, dict):
+        raise Invalid("The body must be a JSON object.", "json_malformed")
+    images = document.pop("images", [])
+    if not isinstance(images, list):
+        raise Invalid("`images` must be a list of base64 strings or objects with `content`.", "json_malformed")
+    if len(images) > settings.files_limit:
+        raise TooLarge(f"`images` must hold at most {settings.files_limit}; got {len(images)}.", "too_many_files")
+    return [_json_image(image, place) for place, image in enumerate(images)], document
+
+
+def _json_image(image: Any, place: int) -> Upload:
+    item = {"content": image} if isinstance(image, str) else dict(image) if isinstance(image, dict) else {}
+    content = item.pop("content", None)
+    if not isinstance(content, str):
+        raise Invalid(f"`images.{place}.content` must be a base64 string.", "json_malformed")
+    if content.startswith("data:"):
+        content = content.partition(",")[2]
+    try:
+        data = base64.b64decode(content, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise Invalid(f"`images.{place}.content` must be base64; {error}.", "base64_malformed") from error
+    filename = item.pop("filename", None)
+    return Upload(data, filename if isinstance(filename, str) else None, item)

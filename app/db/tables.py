@@ -1,0 +1,216 @@
+"""The record: table classes without behaviour.
+
+Every change of a collection takes the next value of `collections.sequence` inside its own transaction (a counter
+row, not a database sequence, because those become visible out of order). Followers read the rows and deletions
+above the sequence they know.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, DateTime, ForeignKey, Index, Integer, LargeBinary, String, Text, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+# SQLite counts rows up by itself only for the exact type INTEGER.
+BigId = BigInteger().with_variant(Integer, "sqlite")
+
+
+class Base(DeclarativeBase):
+    """Parent of every table."""
+
+
+class CollectionRow(Base):
+    """A named set of images with one active embedding."""
+
+    __tablename__ = "collections"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
+    name: Mapped[str] = mapped_column(String(128), unique=True)
+    settings: Mapped[dict[str, Any]] = mapped_column(JSON)
+    embedding_id: Mapped[int] = mapped_column(BigId, default=0)  # active row of `embeddings`
+    sequence: Mapped[int] = mapped_column(BigInteger, default=0)  # one step a change
+    bank_note: Mapped[dict[str, Any] | None] = mapped_column(JSON, default=None)  # why calibration is biased, if so
+    created_at: Mapped[datetime] = mapped_column(DateTime)
+    updated_at: Mapped[datetime] = mapped_column(DateTime)
+
+
+class EmbeddingRow(Base):
+    """A version of a collection's embedding: what vectors must share to be comparable."""
+
+    __tablename__ = "embeddings"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
+    collection_id: Mapped[int] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"), index=True)
+    specification: Mapped[dict[str, Any]] = mapped_column(JSON)
+    identity: Mapped[dict[str, Any]] = mapped_column(JSON)
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    weights: Mapped[str] = mapped_column(String(1024))
+    width: Mapped[int] = mapped_column(Integer)
+    created_at: Mapped[datetime] = mapped_column(DateTime)
+
+
+class RuntimeRow(Base):
+    """Engine, precision and versions that computed a batch of vectors."""
+
+    __tablename__ = "runtimes"
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
+    digest: Mapped[str] = mapped_column(String(64), unique=True)
+    description: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+class ImageRow(Base):
+    """An image of a collection; its bytes lie in the image store under `sha256`."""
+
+    __tablename__ = "images"
+    __table_args__ = (
+        UniqueConstraint("collection_id", "image_id"),
+        Index("ix_images_sequence", "collection_id", "sequence"),
+        Index("ix_images_sha256", "sha256"),
+    )
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
+    collection_id: Mapped[int] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"))
+    image_id: Mapped[str] = mapped_column(String(256))
+    sha256: Mapped[str] = mapped_column(String(64))
+    pixel_sha256: Mapped[str] = mapped_column(String(64))
+    role: Mapped[str] = mapped_column(String(16))
+    label: Mapped[str | None] = mapped_column(String(128), default=None)
+    group: Mapped[str | None] = mapped_column("group_name", String(128), default=None)
+    details: Mapped[dict[str, Any]] = mapped_column("metadata", JSON)
+    format: Mapped[str] = mapped_column(String(16))
+    width: Mapped[int] = mapped_column(Integer)
+    height: Mapped[int] = mapped_column(Integer)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    sequence: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(DateTime)
+    updated_at: Mapped[datetime] = mapped_column(DateTime)
+
+
+class VectorRow(Base):
+    """The embedding of one image: `width` little-endian float32."""
+
+    __tablename__ = "vectors"
+
+    image_pk: Mapped[int] = mapped_column(ForeignKey("images.id", ondelete="CASCADE"), primary_key=True)
+    embedding_id: Mapped[int] = mapped_column(ForeignKey("embeddings.id", ondelete="CASCADE"), primary_key=True)
+    runtime_id: Mapped[int] = mapped_column(ForeignKey("runtimes.id"))
+    vector: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class DeletionRow(Base):
+    """An image that is gone, for processes that follow the record."""
+
+    __tablename__ = "deletions"
+    __table_args__ = (Index("ix_deletions_sequence", "collection_id", "sequence"),)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
+    collection_id: Mapped[int] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"))
+    image_pk: Mapped[int] = mapped_column(BigInteger)
+    sequence: Mapped[int] = mapped_column(BigInteger)
+
+
+class GroupRow(Base):
+    """A registered normal set of images."""
+
+    __tablename__ = "groups"
+    __table_args__ = (UniqueConstraint("collection_id", "name"),)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
+    collection_id: Mapped[int] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"))
+    name: Mapped[str] = mapped_column(String(128))
+    details: Mapped[dict[str, Any]] = mapped_column("metadata", JSON)
+    sequence: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(DateTime)
+    updated_at: Mapped[datetime] = mapped_column(DateTime)
+
+
+class GroupMemberRow(Base):
+    """An image in a registered set, at its place (concatenation pools in this order)."""
+
+    __tablename__ = "group_members"
+    __table_args__ = (Index("ix_group_members_image", "image_pk"),)
+
+    group_pk: Mapped[int] = mapped_column(ForeignKey("groups.id", ondelete="CASCADE"), primary_key=True)
+    position: Mapped[int] = mapped_column(Integer, primary_key=True)
+    image_pk: Mapped[int] = mapped_column(ForeignKey("images.id", ondelete="CASCADE"))
+
+
+class FeedbackRow(Base):
+    """What a person said about an image, with what it changed, so that it can be undone."""
+
+    __tablename__ = "feedback"
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    collection_id: Mapped[int] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"), index=True)
+    kind: Mapped[str] = mapped_column(String(32))
+    image_id: Mapped[str] = mapped_column(String(256))
+    role_before: Mapped[str | None] = mapped_column(String(16))  # null: the feedback brought the image
+    role_after: Mapped[str] = mapped_column(String(16))
+    note: Mapped[str | None] = mapped_column(Text, default=None)
+    created_at: Mapped[datetime] = mapped_column(DateTime)
+    undone_at: Mapped[datetime | None] = mapped_column(DateTime, default=None)
+
+
+class JobRow(Base):
+    """Long work: this row is the truth about it."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (Index("ix_jobs_state", "state", "created_at"),)
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(32))
+    collection_id: Mapped[int | None] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"), index=True)
+    parameters: Mapped[dict[str, Any]] = mapped_column(JSON)
+    state: Mapped[str] = mapped_column(String(16))  # queued, running, succeeded, failed, cancelled
+    done: Mapped[int] = mapped_column(BigInteger, default=0)
+    total: Mapped[int | None] = mapped_column(BigInteger, default=None)
+    stage: Mapped[str] = mapped_column(String(128), default="")
+    result: Mapped[dict[str, Any] | None] = mapped_column(JSON, default=None)
+    problem: Mapped[dict[str, Any] | None] = mapped_column(JSON, default=None)
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    lease_owner: Mapped[str | None] = mapped_column(String(64), default=None)
+    lease_until: Mapped[datetime | None] = mapped_column(DateTime, default=None)
+    created_at: Mapped[datetime] = mapped_column(DateTime)
+    started_at: Mapped[datetime | None] = mapped_column(DateTime, default=None)
+    finished_at: Mapped[datetime | None] = mapped_column(DateTime, default=None)
+
+
+class CleaningRow(Base):
+    """An image that a cleaning took out of the bank; undoing puts it back."""
+
+    __tablename__ = "cleanings"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    image_pk: Mapped[int] = mapped_column(ForeignKey("images.id", ondelete="CASCADE"), primary_key=True)
+    score: Mapped[float] = mapped_column()
+
+
+class CompressionRow(Base):
+    """A small bank that stands for the whole one: centres or chosen images, and the rows kept for calibration."""
+
+    __tablename__ = "compressions"
+
+    collection_id: Mapped[int] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"), primary_key=True)
+    method: Mapped[str] = mapped_column(String(16))
+    parameters: Mapped[dict[str, Any]] = mapped_column(JSON)
+    report: Mapped[dict[str, Any]] = mapped_column(JSON)
+    embedding_id: Mapped[int] = mapped_column(BigInteger)
+    sequence: Mapped[int] = mapped_column(BigInteger)  # the state of the collection it was made from
+    centres: Mapped[bytes] = mapped_column(LargeBinary)  # (m, width) little-endian float32
+    centre_pks: Mapped[bytes] = mapped_column(LargeBinary)  # (m,) int64: nearest member or the image itself
+    calibration_pks: Mapped[bytes] = mapped_column(LargeBinary)  # (c,) int64: set aside before choosing
+    created_at: Mapped[datetime] = mapped_column(DateTime)
+
+
+class IdempotencyRow(Base):
+    """The answer once given under an Idempotency-Key."""
+
+    __tablename__ = "idempotency_keys"
+
+    scope: Mapped[str] = mapped_column(String(512), primary_key=True)  # method and path
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    body_sha256: Mapped[str] = mapped_column(String(64))
+    status: Mapped[int] = mapped_column(Integer)
+    body: Mapped[dict[str, Any]] = mapped_column(JSON)
+    created_at: Mapped[datetime] = mapped_column(DateTime, index=True)

@@ -1,0 +1,182 @@
+"""Errors of the service, and the one table from any exception to an HTTP answer.
+
+    ServiceError
+    ├── NotFound            404
+    ├── Conflict            409
+    ├── PreconditionFailed  412
+    ├── TooLarge            413
+    ├── UnsupportedMedia    415
+    ├── Invalid             422
+    └── Busy                503 (Retry-After)
+
+Every answer that is an error is `application/problem+json` (RFC 9457) with `type`, `title`, `status`, `detail`,
+`instance` and a stable `code`.
+"""
+
+import http
+import logging
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import OperationalError
+from starlette.exceptions import HTTPException
+
+from index import errors as index_errors
+from models import errors as models_errors
+
+log = logging.getLogger("oddity")
+MEDIA_TYPE = "application/problem+json"
+
+
+class ServiceError(Exception):
+    """An answer other than 2xx; `code` is stable, `detail` is a sentence that says what to do."""
+
+    status = 500
+    code = "internal"
+
+    def __init__(self, detail: str, code: str | None = None, **more: Any) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.code = code or type(self).code
+        self.more = more
+
+
+class NotFound(ServiceError):
+    """The thing named in the path or body does not exist."""
+
+    status, code = 404, "not_found"
+
+
+class Conflict(ServiceError):
+    """The request is well-formed but contradicts what is stored."""
+
+    status, code = 409, "conflict"
+
+
+class PreconditionFailed(ServiceError):
+    """If-Match names another revision than the stored one."""
+
+    status, code = 412, "precondition_failed"
+
+
+class TooLarge(ServiceError):
+    """The body or a part of it is over a limit."""
+
+    status, code = 413, "too_large"
+
+
+class UnsupportedMedia(ServiceError):
+    """The content type is none that this path reads."""
+
+    status, code = 415, "unsupported_media_type"
+
+
+class Invalid(ServiceError):
+    """A parameter or the body is malformed or out of range."""
+
+    status, code = 422, "invalid"
+
+
+class Busy(ServiceError):
+    """The same request may succeed a little later."""
+
+    status, code = 503, "busy"
+
+
+# One row for each error of the lower layers: exception -> (status, code). The most derived class wins.
+TABLE: dict[type[Exception], tuple[int, str]] = {
+    models_errors.ModelsError: (500, "internal"),
+    models_errors.ImageUnreadable: (422, "image_unreadable"),
+    models_errors.ImageTooLarge: (413, "image_too_large"),
+    models_errors.ParameterInvalid: (422, "parameter_invalid"),
+    models_errors.SetSizeMismatch: (422, "set_size_mismatch"),
+    models_errors.BankTooSmall: (409, "bank_too_small"),
+    models_errors.MethodUnknown: (404, "scorer_unknown"),
+    models_errors.NothingToCompare: (409, "nothing_to_compare"),
+    models_errors.WeightsMissing: (409, "weights_missing"),
+    models_errors.WeightsDamaged: (500, "weights_damaged"),
+    models_errors.FingerprintMismatch: (409, "fingerprint_mismatch"),
+    models_errors.QueueFull: (503, "busy"),
+    models_errors.DeadlinePassed: (503, "deadline_passed"),
+    index_errors.VectorIndexError: (500, "internal"),
+    index_errors.WidthMismatch: (422, "width_mismatch"),
+    index_errors.NotFinite: (422, "not_finite"),
+    OperationalError: (503, "record_unavailable"),
+}
+RETRY_AFTER_S = 1
+
+
+def problem(status: int, code: str, detail: str, instance: str, **more: Any) -> JSONResponse:
+    """The one body shape of all errors."""
+    body = {
+        "type": f"urn:oddity:problem:{code}",
+        "title": http.HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "instance": instance,
+        "code": code,
+        **more,
+    }
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if status in (429, 503) else None
+    return JSONResponse(body, status_code=status, media_type=MEDIA_TYPE, headers=headers)
+
+
+def describe(error: Exception) -> tuple[int, str, str]:
+    """Status, code and sentence for an exception of any layer; what is ours to fix is not told to the caller."""
+    if isinstance(error, ServiceError):
+        return error.status, error.code, error.detail
+    for kind in type(error).__mro__:
+        if kind in TABLE:
+            status, code = TABLE[kind]
+            if kind is OperationalError:
+                return status, code, "The record cannot be reached or is locked at the moment; try again shortly."
+            detail = str(error) if status < 500 or status == 503 else "The service failed; its log says why."
+            return status, code, detail
+    return 500, "internal", "The service failed; its log says why."
+
+
+def item_problem(error: Exception) -> dict[str, Any]:
+    """The `problem` of one item in an answer that goes on without it."""
+    status, code, detail = describe(error)
+    return {"code": code, "status": status, "detail": detail}
+
+
+def install(app: FastAPI) -> None:
+    """Register the handlers, so that every error leaves as problem+json."""
+    app.add_exception_handler(RequestValidationError, _validation)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _any)
+    for kind in (ServiceError, *TABLE):
+        app.add_exception_handler(kind, _any)
+
+
+async def _any(request: Request, error: Exception) -> JSONResponse:
+    status, code, detail = describe(error)
+    if status >= 500:
+        log.log(logging.ERROR if status == 500 else logging.WARNING, "%s", code, exc_info=error if status == 500 else None)
+    more = error.more if isinstance(error, ServiceError) else {}
+    return problem(status, code, detail, request.url.path, **more)
+
+
+async def _validation(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    errors = [{"where": ".".join(map(str, one["loc"])), "what": one["msg"]} for one in error.errors()]
+    first = errors[0]
+    detail = f"`{first['where']}`: {first['what']}."
+    return problem(422, "invalid", detail, request.url.path, errors=errors)
+
+
+async def _http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    codes = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+    detail = str(error.detail)
+    if error.status_code == 404:
+        detail = f"There is nothing at {request.url.path}; /docs lists every path."
+    if error.status_code == 405:
+        detail = f"{request.method} is not offered at {request.url.path}; /docs lists every path."
+    answer = problem(error.status_code, codes.get(error.status_code, "http_error"), detail, request.url.path)
+    for name, value in (error.headers or {}).items():
+        answer.headers[name] = value
+    return answer

@@ -1,0 +1,33 @@
+"""What callers may call things: ids of images, names of collections, groups and classes."""
+
+import re
+import unicodedata
+from typing import Annotated
+
+from fastapi import Path
+from pydantic import AfterValidator
+
+NAME = re.compile(r"[\w.\-]{1,128}")  # \w is Unicode letters, digits and the underscore
+
+
+def valid_name(name: str) -> str:
+    """The name of a collection, group or class, unchanged. Raises ValueError with a sentence."""
+    if not NAME.fullmatch(name) or name in (".", ".."):
+        raise ValueError("must be 1 to 128 Unicode letters, digits or `. _ -`, and not `.` or `..`")
+    return name
+
+
+def valid_id(image_id: str) -> str:
+    """The id of an image, unchanged. Raises ValueError with a sentence."""
+    if not 1 <= len(image_id) <= 256:
+        raise ValueError("must be 1 to 256 characters long")
+    if image_id in (".", "..") or "/" in image_id:
+        raise ValueError("must not contain `/` nor be `.` or `..`")
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in image_id):
+        raise ValueError("must not contain control characters")
+    return image_id
+
+
+Name = Annotated[str, AfterValidator(valid_name)]
+ImageId = Annotated[str, AfterValidator(valid_id)]
+CollectionName = Annotated[str, AfterValidator(valid_name), Path(alias="c", description="Name of the collection.")]

@@ -1,0 +1,84 @@
+"""Every knob of the service, read once from the environment by `create_app` or the command line."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Every knob. Names end in their unit; each is set by `ODDITY_` + its name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix="ODDITY_", frozen=True, extra="forbid")
+
+    data: Annotated[Path, Field(description="Folder of the record, the images and the weights.")] = Path("data")
+    database_url: Annotated[
+        SecretStr | None,
+        Field(description="SQLAlchemy URL of the record; unset means SQLite in the data folder."),
+    ] = None
+    database_busy_s: Annotated[
+        float, Field(gt=0, le=600, description="How long a writer waits for another before it gives up.")
+    ] = 30.0
+
+    weights: Annotated[
+        str,
+        Field(
+            max_length=1024,
+            description="Default weights of new collections: embedded, stand-in, torchvision or file:<path>.",
+        ),
+    ] = "default"
+    backbone: Annotated[
+        str, Field(max_length=64, description="Default backbone of new collections.")
+    ] = "resnet18"
+    image_size: Annotated[
+        int | None,
+        Field(ge=32, le=1024, description="Default side in pixels of the network's input; unset: the weights' own."),
+    ] = None
+    threads: Annotated[
+        int | None, Field(ge=1, le=256, description="Thread budget of network and search; unset: all cores.")
+    ] = None
+
+    body_limit_bytes: Annotated[
+        int, Field(ge=1024, le=2**34, description="Largest request body, counted while it arrives.")
+    ] = 512 * 2**20
+    files_limit: Annotated[int, Field(ge=1, le=10_000, description="Most files in one request.")] = 1000
+    image_limit_bytes: Annotated[
+        int, Field(ge=1024, le=2**31, description="Largest encoded image.")
+    ] = 32 * 2**20
+    image_limit_pixels: Annotated[
+        int, Field(ge=1024, le=10**9, description="Most pixels (width times height), checked before decoding.")
+    ] = 100_000_000
+    image_limit_side_pixels: Annotated[
+        int, Field(ge=32, le=10**6, description="Longest side, checked before decoding.")
+    ] = 30_000
+    image_limit_frames: Annotated[
+        int, Field(ge=1, le=100_000, description="Most frames of an animation; only the first is read.")
+    ] = 1000
+    json_limit_bytes: Annotated[
+        int, Field(ge=256, le=2**26, description="Largest metadata of one image, as JSON.")
+    ] = 64 * 1024
+
+    inference_slots: Annotated[
+        int, Field(ge=1, le=256, description="Requests worked on at the same time; further ones wait.")
+    ] = 16
+    queue_limit_requests: Annotated[
+        int, Field(ge=1, le=100_000, description="Requests that may wait for a slot before 503 is answered.")
+    ] = 256
+    queue_limit_images: Annotated[
+        int, Field(ge=1, le=100_000, description="Images that may wait for the network before 503 is answered.")
+    ] = 4096
+    deadline_s: Annotated[
+        float, Field(gt=0, le=3600, description="Longest time one request may wait and compute.")
+    ] = 300.0
+    idempotency_hours: Annotated[
+        float, Field(gt=0, le=24 * 365, description="How long an Idempotency-Key is remembered.")
+    ] = 24.0
+    log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$", description="Least level logged.")] = "info"
+
+    @property
+    def database(self) -> str:
+        """URL of the record."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{(self.data / 'oddity.db').resolve()}"

@@ -1,0 +1,1 @@
+"""One folder per paper; the folder is the only declaration."""

@@ -6,6 +6,7 @@ parameter given differently in both is refused.
 
 import base64
 import binascii
+import hashlib
 import json
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -37,7 +38,11 @@ class Body:
 
     uploads: list[Upload]
     parameters: dict[str, Any]
-    raw: bytes  # as received, for the Idempotency-Key
+
+    def digest(self) -> str:
+        """A hash of what was sent, the same when a client repeats a request with another multipart boundary."""
+        parts = [[hashlib.sha256(upload.data).hexdigest(), upload.filename, upload.item] for upload in self.uploads]
+        return hashlib.sha256(json.dumps([parts, self.parameters], sort_keys=True).encode()).hexdigest()
 
 
 async def read_body(request: Request, settings: Settings) -> Body:
@@ -50,17 +55,17 @@ async def read_body(request: Request, settings: Settings) -> Body:
         for name, value in fields.items():
             if name in query and query[name] != value:
                 raise Invalid(f"`{name}` is given twice, in the query and in the form; give it once.", "conflicting_parameters")
-        return Body(uploads, {**query, **fields}, raw)
+        return Body(uploads, {**query, **fields})
     if kind.startswith("image/") or kind == "application/octet-stream":
         if not raw:
             raise Invalid("The body is empty; send the bytes of one image.", "body_empty")
-        return Body([Upload(raw)], query, raw)
+        return Body([Upload(raw)], query)
     if kind in ("application/json", "") or kind.endswith("+json"):
         uploads, fields = _json(raw, settings)
         for name, value in fields.items():
             if name in query and query[name] != str(value):
                 raise Invalid(f"`{name}` is given twice, in the query and in the body; give it once.", "conflicting_parameters")
-        return Body(uploads, {**query, **fields}, raw)
+        return Body(uploads, {**query, **fields})
     raise UnsupportedMedia(
         f"Content type `{kind}` is not read here; send multipart/form-data with `files`, one image/* body, or JSON "
         "with `images` (base64) or `ids`."

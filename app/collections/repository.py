@@ -1,0 +1,81 @@
+"""Every SQL statement about collections, their embeddings and their counter."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.orm import Session
+
+from app.db.tables import CollectionRow, EmbeddingRow, ImageRow
+from app.errors import NotFound
+
+
+def find(session: Session, name: str) -> CollectionRow | None:
+    """The collection of this name, if there is one."""
+    return session.scalar(select(CollectionRow).where(CollectionRow.name == name))
+
+
+def require(session: Session, name: str) -> CollectionRow:
+    """The collection of this name. Raises NotFound."""
+    row = find(session, name)
+    if row is None:
+        raise NotFound(f"There is no collection `{name}`; PUT /v1/collections/{name} makes one.", "collection_unknown")
+    return row
+
+
+def page(session: Session, after: str, limit: int) -> Sequence[CollectionRow]:
+    """Collections in order of name, after this name."""
+    statement = select(CollectionRow).where(CollectionRow.name > after).order_by(CollectionRow.name).limit(limit)
+    return session.scalars(statement).all()
+
+
+def embedding(session: Session, row: CollectionRow) -> EmbeddingRow:
+    """The active embedding of a collection."""
+    return session.get_one(EmbeddingRow, row.embedding_id)
+
+
+def add_embedding(session: Session, collection_id: int, facts: dict[str, Any], now: datetime) -> EmbeddingRow:
+    """A new embedding version of a collection."""
+    row = EmbeddingRow(collection_id=collection_id, created_at=now, **facts)
+    session.add(row)
+    session.flush()
+    return row
+
+
+def next_sequence(session: Session, collection_id: int, now: datetime) -> int:
+    """The next number of the collection's counter, taken inside the writing transaction.
+
+    It is the first statement of every write, so that writers of one collection follow one another and a follower
+    never skips a number. Raises NotFound when the collection was deleted meanwhile.
+    """
+    statement = (
+        update(CollectionRow)
+        .where(CollectionRow.id == collection_id)
+        .values(sequence=CollectionRow.sequence + 1, updated_at=now)
+        .returning(CollectionRow.sequence)
+    )
+    sequence = session.execute(statement).scalar_one_or_none()
+    if sequence is None:
+        raise NotFound("The collection was deleted meanwhile.", "collection_unknown")
+    return sequence
+
+
+def role_counts(session: Session, collection_ids: Sequence[int]) -> dict[int, dict[str, int]]:
+    """How many images of each role these collections hold."""
+    counts: dict[int, dict[str, int]] = {
+        one: dict.fromkeys(("normal", "anomalous", "unlabelled", "example"), 0) for one in collection_ids
+    }
+    statement = (
+        select(ImageRow.collection_id, ImageRow.role, func.count())
+        .where(ImageRow.collection_id.in_(collection_ids))
+        .group_by(ImageRow.collection_id, ImageRow.role)
+    )
+    for collection_id, role, count in session.execute(statement):
+        counts[collection_id][role] = count
+    return counts
+
+
+def drop(session: Session, collection_id: int) -> None:
+    """Delete a collection with everything that belongs to it."""
+    session.execute(delete(CollectionRow).where(CollectionRow.id == collection_id))

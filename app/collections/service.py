@@ -1,0 +1,141 @@
+"""Making, changing, showing and deleting collections."""
+
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from app.clock import shown
+from app.collections import repository
+from app.collections.settings import EMBEDDING_FIELDS, CollectionSettings
+from app.core import Core
+from app.db.tables import CollectionRow
+from app.errors import Conflict, PreconditionFailed
+
+
+def etag(row: CollectionRow) -> str:
+    """The entity tag of a collection: changes with every write to it."""
+    return f'"{row.id}-{row.sequence}"'
+
+
+def put_collection(core: Core, name: str, given: dict[str, Any], if_match: str | None) -> tuple[dict[str, Any], str, bool]:
+    """The collection as it stands after the PUT, its tag, and whether it is new.
+
+    Idempotent: a repeated PUT changes nothing. On an existing collection only the settings given are changed.
+    """
+    with core.database.read() as session:
+        exists = repository.find(session, name) is not None
+    if exists:
+        answer, tag = patch_collection(core, name, given, if_match)
+        return answer, tag, False
+    if if_match is not None:
+        raise PreconditionFailed(f"There is no collection `{name}` that If-Match could name.")
+    settings = CollectionSettings(**{**_defaults(core), **given})
+    facts = _embedding_facts(core, settings)
+    now = core.clock()
+    with core.database.write() as session:
+        if repository.find(session, name) is not None:  # another request was quicker
+            raise Conflict(f"Collection `{name}` was made by another request just now; repeat yours.", "collection_exists")
+        row = CollectionRow(name=name, settings=settings.model_dump(mode="json"), created_at=now, updated_at=now)
+        session.add(row)
+        session.flush()
+        row.embedding_id = repository.add_embedding(session, row.id, facts, now).id
+        session.flush()
+        return _shown(session, row), etag(row), True
+
+
+def patch_collection(core: Core, name: str, given: dict[str, Any], if_match: str | None) -> tuple[dict[str, Any], str]:
+    """The collection after the settings given were changed.
+
+    Raises Conflict when the embedding would change while there are images: their vectors could not be compared any more.
+    """
+    with core.database.read() as session:
+        row = repository.require(session, name)
+        before = CollectionSettings(**row.settings)
+    after = CollectionSettings(**{**before.model_dump(), **given})
+    changed = [one for one in EMBEDDING_FIELDS if getattr(before, one) != getattr(after, one)]
+    facts = _embedding_facts(core, after) if changed else None
+    now = core.clock()
+    with core.database.write() as session:
+        row = repository.require(session, name)
+        if if_match is not None and if_match != etag(row):
+            raise PreconditionFailed(f"Collection `{name}` has changed since; its tag is {etag(row)} now.")
+        if row.settings != before.model_dump(mode="json"):
+            raise Conflict(f"Collection `{name}` was changed by another request just now; repeat yours.")
+        if facts is not None:
+            if sum(repository.role_counts(session, [row.id])[row.id].values()):
+                raise Conflict(
+                    f"{', '.join(f'`{one}`' for one in changed)} of `{name}` cannot change while it has images: their "
+                    "vectors would not be comparable. Make a new collection, or delete the images first.",
+                    "embedding_fixed",
+                )
+            row.embedding_id = repository.add_embedding(session, row.id, facts, now).id
+        if after != before:
+            row.settings = after.model_dump(mode="json")
+            session.flush()
+            repository.next_sequence(session, row.id, now)
+            session.refresh(row)
+        return _shown(session, row), etag(row)
+
+
+def get_collection(core: Core, name: str) -> tuple[dict[str, Any], str]:
+    """The collection as it stands, and its tag."""
+    with core.database.read() as session:
+        row = repository.require(session, name)
+        return _shown(session, row), etag(row)
+
+
+def list_collections(core: Core, after: str, limit: int) -> tuple[list[dict[str, Any]], str | None]:
+    """Collections in order of name, and the name to go on after when there are more."""
+    with core.database.read() as session:
+        rows = repository.page(session, after, limit + 1)
+        shown_rows = [_shown(session, row) for row in rows[:limit]]
+    return shown_rows, (rows[limit - 1].name if len(rows) > limit else None)
+
+
+def delete_collection(core: Core, name: str, if_match: str | None) -> None:
+    """Delete a collection with its images, at once."""
+    with core.database.write() as session:
+        row = repository.require(session, name)
+        if if_match is not None and if_match != etag(row):
+            raise PreconditionFailed(f"Collection `{name}` has changed since; its tag is {etag(row)} now.")
+        repository.drop(session, row.id)
+    core.shelf.drop(name)
+
+
+def _defaults(core: Core) -> dict[str, Any]:
+    return {
+        "backbone": core.embedders.default_backbone,
+        "weights": core.embedders.default_weights,
+        "image_size": core.embedders.default_image_size,
+    }
+
+
+def _embedding_facts(core: Core, settings: CollectionSettings) -> dict[str, Any]:
+    """Loads the embedder, so that a collection that could never embed is refused when it is made."""
+    specification = core.embedders.specification(settings.embedding())
+    embedder = core.embedders.get(specification).embedder
+    return {
+        "specification": settings.model_dump(mode="json", include=set(EMBEDDING_FIELDS)),
+        "identity": embedder.identity.describe(),
+        "fingerprint": embedder.identity.fingerprint,
+        "weights": embedder.identity.weights,
+        "width": embedder.width,
+    }
+
+
+def _shown(session: Session, row: CollectionRow) -> dict[str, Any]:
+    embedding = repository.embedding(session, row)
+    counts = repository.role_counts(session, [row.id])[row.id]
+    return {
+        "name": row.name,
+        **row.settings,
+        "fingerprint": embedding.fingerprint,
+        "embedding": embedding.identity,
+        "weights_label": embedding.weights,
+        "width": embedding.width,
+        "images": sum(counts.values()),
+        "roles": counts,
+        "revision": row.sequence,
+        "created_at": shown(row.created_at),
+        "updated_at": shown(row.updated_at),
+    }

@@ -1,0 +1,25 @@
+"""The joined parts of a running service, handed to every use case."""
+
+from dataclasses import dataclass
+
+from app.clock import Clock
+from app.db.engine import Database
+from app.embedders import Embedders
+from app.idempotency import Idempotency
+from app.settings import Settings
+from app.shelf import Shelf
+from app.storage import ImageStore
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """What a use case may need; built once by `app.main`."""
+
+    settings: Settings
+    database: Database
+    store: ImageStore
+    thumbnails: ImageStore
+    embedders: Embedders
+    shelf: Shelf
+    idempotency: Idempotency
+    clock: Clock

@@ -1,0 +1,84 @@
+"""Embedders by specification: loaded on first use, shared by all collections that agree on one."""
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.settings import Settings
+from models.backbones.loader import EmbeddingSpec, default_weights, load_embedder
+from models.backbones.embedder import Embedder, PreparedImage
+from models.batching import BatchingEmbedder
+from models.errors import ModelsError
+from models.images import ImageLimits
+
+EMBEDDERS_KEPT = 4
+
+
+class Embedders:
+    """Loads embedders and runs images through them; safe for threads."""
+
+    def __init__(self, settings: Settings, threads: int) -> None:
+        self.limits = ImageLimits(
+            bytes_max=settings.image_limit_bytes,
+            pixels_max=settings.image_limit_pixels,
+            side_max=settings.image_limit_side_pixels,
+            frames_max=settings.image_limit_frames,
+        )
+        self._folder = settings.data / "weights"
+        self._threads = threads
+        self._queue_images = settings.queue_limit_images
+        self._deadline_s = settings.deadline_s
+        self._loaded: dict[EmbeddingSpec, BatchingEmbedder] = {}
+        self._lock = threading.Lock()
+        self._decoders = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="decode")
+        self.default_weights = default_weights() if settings.weights == "default" else settings.weights
+        self.default_backbone = settings.backbone
+        self.default_image_size = settings.image_size
+
+    def specification(self, embedding: dict[str, Any]) -> EmbeddingSpec:
+        """The specification that collection settings or a stored row describe."""
+        return EmbeddingSpec(**{**embedding, "stages": tuple(embedding["stages"])})
+
+    def get(self, specification: EmbeddingSpec) -> BatchingEmbedder:
+        """The embedder of this specification; the least recently used of too many is closed.
+
+        Raises WeightsMissing, WeightsDamaged, ParameterInvalid.
+        """
+        with self._lock:
+            embedder = self._loaded.pop(specification, None)
+            if embedder is None:
+                embedder = BatchingEmbedder(
+                    load_embedder(specification, weights_folder=self._folder, threads=self._threads),
+                    queue_images_max=self._queue_images,
+                )
+            self._loaded[specification] = embedder  # newest last
+            while len(self._loaded) > EMBEDDERS_KEPT:
+                self._loaded.pop(next(iter(self._loaded))).close()
+            return embedder
+
+    def prepare(self, embedder: Embedder, images: Sequence[bytes]) -> list[PreparedImage | ModelsError]:
+        """Each image decoded and preprocessed, or the error that it meets; in order."""
+
+        def one(data: bytes) -> PreparedImage | ModelsError:
+            try:
+                return embedder.prepare(data, self.limits)
+            except ModelsError as error:
+                return error
+
+        return [one(images[0])] if len(images) == 1 else list(self._decoders.map(one, images))
+
+    def embed(self, embedder: BatchingEmbedder, prepared: Sequence[PreparedImage]) -> NDArray[np.float32]:
+        """Vectors (n, width) of prepared images, batched together with other requests'."""
+        return embedder.submit(list(prepared), deadline_s=self._deadline_s)
+
+    def close(self) -> None:
+        """Finish what was accepted and stop the workers."""
+        with self._lock:
+            for embedder in self._loaded.values():
+                embedder.close()
+            self._loaded.clear()
+        self._decoders.shutdown()

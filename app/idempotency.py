@@ -1,0 +1,93 @@
+"""Idempotency-Key: a repeated write gets the first answer and changes nothing.
+
+The answer is stored in the transaction of the write itself, so it exists exactly when the write does.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import delete
+from sqlalchemy.orm import Session
+
+from app.clock import Clock
+from app.db.engine import Database
+from app.db.tables import IdempotencyRow
+from app.errors import Conflict, Invalid
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A write under a key: where, which key, and a hash of what was sent."""
+
+    scope: str
+    key: str
+    body_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer given the first time."""
+
+    status: int
+    body: dict[str, Any]
+
+
+class Idempotency:
+    """Remembers answers for some hours; one request at a time may run under a key."""
+
+    def __init__(self, database: Database, hours: float, clock: Clock) -> None:
+        self._database = database
+        self._keep = timedelta(hours=hours)
+        self._clock = clock
+        self._running: set[tuple[str, str]] = set()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def once(self, request: Request | None) -> Iterator[Answer | None]:
+        """The answer given before, or None when the work is still to be done (inside this block).
+
+        Raises Conflict while the same key is at work, Invalid when it came with another body.
+        """
+        if request is None:
+            yield None
+            return
+        place = (request.scope, request.key)
+        with self._lock:
+            if place in self._running:
+                raise Conflict("A request with this Idempotency-Key is still running; wait for it.", "idempotency_running")
+            self._running.add(place)
+        try:
+            yield self._answered(request)
+        finally:
+            with self._lock:
+                self._running.discard(place)
+
+    def remember(self, session: Session, request: Request | None, answer: Answer) -> None:
+        """Store the answer in the transaction of the write."""
+        if request is None:
+            return
+        now = self._clock()
+        session.execute(delete(IdempotencyRow).where(IdempotencyRow.created_at < now - self._keep))
+        session.add(
+            IdempotencyRow(
+                scope=request.scope,
+                key=request.key,
+                body_sha256=request.body_sha256,
+                status=answer.status,
+                body=answer.body,
+                created_at=now,
+            )
+        )
+
+    def _answered(self, request: Request) -> Answer | None:
+        with self._database.read() as session:
+            row = session.get(IdempotencyRow, (request.scope, request.key))
+        if row is None or row.created_at < self._clock() - self._keep:
+            return None
+        if row.body_sha256 != request.body_sha256:
+            raise Invalid("This Idempotency-Key was used with another body; take a new key.", "idempotency_key_reused")
+        return Answer(row.status, row.body)

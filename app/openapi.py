@@ -1,0 +1,41 @@
+"""Hand-written OpenAPI parts for bodies that one reader dispatches on content type."""
+
+from typing import Any
+
+
+def images_body(**fields: str) -> dict[str, Any]:
+    """The three ways to send images, with these further form fields (name -> what it is)."""
+    properties: dict[str, Any] = {name: {"type": "string", "description": text} for name, text in fields.items()}
+    files = {"type": "array", "items": {"type": "string", "format": "binary"}, "description": "Images, in order."}
+    binary = {"schema": {"type": "string", "format": "binary"}}
+    image = {
+        "oneOf": [
+            {"type": "string", "contentEncoding": "base64"},
+            {
+                "type": "object",
+                "required": ["content"],
+                "properties": {"content": {"type": "string", "contentEncoding": "base64"}},
+            },
+        ]
+    }
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {"schema": {"type": "object", "properties": {"files": files, **properties}}},
+                "image/jpeg": binary,
+                "image/png": binary,
+                "application/json": {
+                    "schema": {
+                        "type": "object",
+                        "properties": {"images": {"type": "array", "items": image}, **_any(fields)},
+                    },
+                    "example": {"images": ["<base64>"]},
+                },
+            },
+        }
+    }
+
+
+def _any(fields: dict[str, str]) -> dict[str, Any]:
+    return {name: {"description": text} for name, text in fields.items()}

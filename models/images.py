@@ -1,14 +1,16 @@
 """Bytes to pixels: the only decoder of the service.
 
-Every image, whether it is learnt from, asked about or shown, passes `decode_image`, so that a score served equals a
-score evaluated. The rules below are part of an embedding's identity through `DECODER_RULES`: whoever changes a rule
-raises that number, and old vectors are then refused instead of being mixed with new ones.
+Every image, whether it is learnt from, asked about or shown, passes `decode_image`, so that a score served
+equals a score evaluated. The rules below are part of an embedding's identity through `DECODER_RULES`: whoever
+changes a rule raises that number, and old vectors are then refused instead of being mixed with new ones.
 
 * Formats: JPEG, PNG, WebP, BMP, TIFF, GIF; nothing else is opened, whatever Pillow could do.
 * Limits are checked on the header; no raster is allocated for an image above them.
-* The orientation recorded in the file (EXIF) is applied exactly once. Damaged EXIF counts as upright, as in browsers.
+* The orientation recorded in the file (EXIF) is applied exactly once. Damaged EXIF counts as upright, as in
+  browsers.
 * Animations and multi-page files: the first frame.
-* Transparency: composed over white, as a page shows it. What lies hidden under full transparency does not count.
+* Transparency: composed over white, as a page shows it. What lies hidden under full transparency does not
+  count.
 * 16-bit grey: scaled by 257 (65535 is white), never clipped.
 * Floating point: 0 is black, 1 is white; a file with other values is refused. Stretching each file to its own
   extremes would make two files incomparable. 32-bit whole numbers: read as 16-bit, refused beyond 65535.
@@ -45,8 +47,8 @@ DECODER_RULES = 1
 
 ACCEPTED = ("JPEG", "PNG", "WebP", "BMP", "TIFF", "GIF")
 
-# The plug-ins are called directly: Image.open would import all of them, accept formats nobody asked for and judge sizes
-# by a process-wide global instead of by the limits given.
+# The plug-ins are called directly: Image.open would import all of them, accept formats nobody asked for and
+# judge sizes by a process-wide global instead of by the limits given.
 _PLUGINS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
     "JPEG": JpegImagePlugin.JpegImageFile,
     "PNG": PngImagePlugin.PngImageFile,
@@ -56,7 +58,8 @@ _PLUGINS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
     "GIF": GifImagePlugin.GifImageFile,
 }
 
-# What Pillow's parsers are known to raise on hostile bytes. An explicit list, so that a fault of ours still surfaces.
+# What Pillow's parsers are known to raise on hostile bytes. An explicit list, so that a fault of ours still
+# surfaces.
 _PILLOW_FAILURES = (
     OSError,  # includes UnidentifiedImageError
     SyntaxError,
@@ -117,7 +120,8 @@ def decode_image(data: bytes, limits: ImageLimits) -> DecodedImage:
 
     Raises:
         ImageTooLarge: bytes, pixels, a side or frames are above the limits.
-        ImageUnreadable: not one of the accepted formats, damaged, truncated, or in a mode without a fixed white.
+        ImageUnreadable: not one of the accepted formats, damaged, truncated, or in a mode without a fixed
+        white.
     """
     if len(data) > limits.bytes_max:
         raise ImageTooLarge(f"`image` must be at most {limits.bytes_max} bytes; got {len(data)} bytes.")
@@ -136,7 +140,9 @@ def decode_image(data: bytes, limits: ImageLimits) -> DecodedImage:
             _check_size(image.size, limits)
             pixels = _upright_rgb(image, kind)
     except (Image.DecompressionBombError, MemoryError) as error:
-        raise ImageTooLarge(f"`image` must fit into memory when decoded; got a {kind} that does not.") from error
+        raise ImageTooLarge(
+            f"`image` must fit into memory when decoded; got a {kind} that does not."
+        ) from error
     except _PILLOW_FAILURES as error:
         raise ImageUnreadable(
             f"`image` must be a complete, undamaged {kind}; got {len(data)} bytes that stop decoding: "
@@ -174,7 +180,7 @@ def thumbnail(data: bytes, limits: ImageLimits, side: int = 256) -> bytes:
 
 
 def sniff_format(data: bytes) -> str:
-    """Name of the format the first bytes announce; for what is not accepted, a phrase that fits after "got"."""
+    """Name of the format the first bytes announce; otherwise a phrase that fits after "got"."""
     if not data:
         return "an empty file"
     head = data[:32]
@@ -198,7 +204,9 @@ def _stranger(head: bytes) -> str:
         brand = head[8:12]
         if brand in (b"avif", b"avis"):
             return "AVIF"
-        return "HEIC" if brand in (b"heic", b"heix", b"mif1", b"msf1", b"hevc") else "a video or MP4 container"
+        return (
+            "HEIC" if brand in (b"heic", b"heix", b"mif1", b"msf1", b"hevc") else "a video or MP4 container"
+        )
     known = {
         b"%PDF": "PDF",
         b"8BPS": "Photoshop PSD",
@@ -221,8 +229,9 @@ def _stranger(head: bytes) -> str:
 
 
 def _silence_pillow() -> None:
-    # Pillow warns about odd but readable files. warnings.catch_warnings is not safe in threads, so one narrow filter is
-    # put in front and left there; asking first keeps the filter list from being rebuilt for each image.
+    # Pillow warns about odd but readable files. warnings.catch_warnings is not safe in threads, so one narrow
+    # filter is put in front and left there; asking first keeps the filter list from being rebuilt for each
+    # image.
     wanted = ("ignore", None, Warning, _PILLOW_MODULES, 0)
     if wanted not in warnings.filters:
         warnings.filterwarnings("ignore", module=_PILLOW_MODULES.pattern)
@@ -240,9 +249,7 @@ def _check_size(size: tuple[int, int], limits: ImageLimits) -> None:
             f"`image` must have sides of at most {limits.side_max} pixels; got {width} x {height}."
         )
     if width * height > limits.pixels_max:
-        raise ImageTooLarge(
-            f"`image` must have at most {limits.pixels_max} pixels; got {width} x {height} = {width * height}."
-        )
+        raise ImageTooLarge(f"`image` must have at most {limits.pixels_max} pixels; got {width} x {height}.")
 
 
 def _check_frames(frames: int, limits: ImageLimits) -> None:
@@ -251,7 +258,7 @@ def _check_frames(frames: int, limits: ImageLimits) -> None:
 
 
 def _check_header(kind: str, data: bytes, limits: ImageLimits) -> None:
-    """Checks that must come before Pillow sees the bytes, because its own header reading already costs by size."""
+    """Checks that must come before Pillow sees the bytes: its own header reading already costs by size."""
     stop = limits.frames_max + 1
     try:
         if kind == "WebP" and (size := _webp_size(data)) is not None:
@@ -304,7 +311,7 @@ def _after_sub_blocks(data: bytes, at: int) -> int:
 
 
 def _tiff_frames(data: bytes, stop: int) -> int:
-    """Number of directories in the chain, counted no further than `stop`; a chain that loops counts up to it."""
+    """Number of directories, counted no further than `stop`; a chain that loops counts up to it."""
     order = "<" if data[:2] == b"II" else ">"
     big = data[2:4] in (b"+\0", b"\0+")
     first, count_code, next_code, entry = (8, "Q", "Q", 20) if big else (4, "H", "I", 12)
@@ -365,13 +372,15 @@ def _grey_of_wide(values: NDArray[np.generic], kind: str) -> NDArray[np.uint8]:
         # `not (... all)` also refuses NaN.
         if not bool(np.all((values >= 0) & (values <= 1))):
             raise ImageUnreadable(
-                f"`image` in floating point must have values from 0 (black) to 1 (white); got a {kind} with others. "
+                f"`image` in floating point must have values from 0 (black) to 1 (white); got a {kind} with "
+                f"others. "
                 "Scale it before sending, or save it with 16 bits."
             )
         return np.rint(values * 255.0).astype(np.uint8)
     if values.size and (int(values.min()) < 0 or int(values.max()) > 65535):
         raise ImageUnreadable(
-            f"`image` in whole numbers must have values from 0 to 65535; got a {kind} from {int(values.min())} to "
+            f"`image` in whole numbers must have values from 0 to 65535; got a {kind} from "
+            f"{int(values.min())} to "
             f"{int(values.max())}."
         )
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)

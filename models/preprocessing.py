@@ -1,12 +1,13 @@
 """Pixels to the numbers a backbone reads: one path for learning, scoring and evaluating.
 
-Resizing is Pillow's, on 8-bit integers: its filters widen with the reduction (antialiasing) and its fixed-point
-arithmetic gives the same bits on every processor. Normalising is a table of 256 values per channel.
+Resizing is Pillow's, on 8-bit integers: its filters widen with the reduction (antialiasing) and its
+fixed-point arithmetic gives the same bits on every processor. Normalising is a table of 256 values per
+channel.
 
 Two ways to fit an oblong image into the square:
 
-* `squash` (the default): the whole image is resized to the square. Nothing at the border is lost, where a centre crop
-  would hide a defect; the shape is distorted, equally for every image of the same proportions.
+* `squash` (the default): the whole image is resized to the square. Nothing at the border is lost, where a
+  centre crop would hide a defect; the shape is distorted, equally for every image of the same proportions.
 * `crop`: the shorter side is resized, then the centre is kept.
 """
 
@@ -45,7 +46,8 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if not SIZE_MIN <= self.image_size <= SIZE_MAX:
             raise ParameterInvalid(
-                f"`image_size` of an embedding must be from {SIZE_MIN} to {SIZE_MAX} pixels; got {self.image_size}."
+                f"`image_size` of an embedding must be from {SIZE_MIN} to {SIZE_MAX} pixels; got "
+                f"{self.image_size}."
             )
         if self.fit not in ("squash", "crop"):
             raise ParameterInvalid(f"`fit` of an embedding must be squash or crop; got {self.fit}.")
@@ -55,7 +57,8 @@ class Preprocessing:
             )
         if len(self.mean) != 3 or len(self.std) != 3 or not min(self.std) > 0:
             raise ParameterInvalid(
-                f"`mean` and `std` of an embedding must be three numbers each, `std` positive; got {self.mean} and "
+                f"`mean` and `std` of an embedding must be three numbers each, `std` positive; got "
+                f"{self.mean} and "
                 f"{self.std}."
             )
 
@@ -67,7 +70,8 @@ class Preprocessing:
         """
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or 0 in pixels.shape:
             raise ParameterInvalid(
-                f"`pixels` of an image must be (height, width, 3) of uint8; got {pixels.shape} of {pixels.dtype}."
+                f"`pixels` of an image must be (height, width, 3) of uint8; got {pixels.shape} of "
+                f"{pixels.dtype}."
             )
         height, width = pixels.shape[:2]
         box = (0.0, 0.0, float(width), float(height))

@@ -1,10 +1,11 @@
 """The one place that imports torchvision.
 
-torchvision's wheel imports only where its compiled operators load. Beside a torch build it was not compiled for (a
-CPU-only torch with the registry's torchvision, for instance) they do not, and the import stops with "operator
-torchvision::nms does not exist": its Python half registers shape functions for two operators nobody declared.
-Declaring their schemas first cures that. Nothing here calls either operator: they belong to detection, and only the
-ResNet definitions are used.
+torchvision's wheel imports only where its compiled operators load. Beside a torch build it was not compiled
+for (a CPU-only torch with the registry's torchvision, for instance) they do not, and the import stops with
+"operator torchvision::nms does not exist": its Python half registers shape functions for two operators "
+"nobody declared.
+Declaring their schemas first cures that. Nothing here calls either operator: they belong to detection, and
+only the ResNet definitions are used.
 
 The real operators are tried first, so that a healthy torchvision is imported exactly as it is.
 """
@@ -25,7 +26,7 @@ _library: torch.library.Library | None = None
 
 
 def import_torchvision() -> ModuleType:
-    """The torchvision package, imported with its own operators or, where those do not load, with declared schemas.
+    """The torchvision package, with its own operators or, where those do not load, with declared schemas.
 
     Raises:
         ImportError: torchvision is not installed.

@@ -60,6 +60,12 @@ class Embedders:
                 self._loaded.pop(next(iter(self._loaded))).close()
             return embedder
 
+    def get_default(self) -> BatchingEmbedder:
+        """The embedder that new collections get unless they ask for another."""
+        return self.get(
+            EmbeddingSpec(backbone=self.default_backbone, weights=self.default_weights, image_size=self.default_image_size)
+        )
+
     def prepare(self, embedder: Embedder, images: Sequence[bytes]) -> list[PreparedImage | ModelsError]:
         """Each image decoded and preprocessed, or the error that it meets; in order."""
 

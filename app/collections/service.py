@@ -9,7 +9,7 @@ from app.collections import repository
 from app.collections.settings import EMBEDDING_FIELDS, CollectionSettings
 from app.core import Core
 from app.db.tables import CollectionRow
-from app.errors import Conflict, PreconditionFailed
+from app.errors import Conflict, Invalid, PreconditionFailed
 
 
 def etag(row: CollectionRow) -> str:
@@ -112,6 +112,12 @@ def _defaults(core: Core) -> dict[str, Any]:
 
 def _embedding_facts(core: Core, settings: CollectionSettings) -> dict[str, Any]:
     """Loads the embedder, so that a collection that could never embed is refused when it is made."""
+    named = settings.weights.removeprefix("file:")
+    if settings.weights.startswith("file:") and settings.weights != core.embedders.default_weights and "/" in named:
+        # A caller must not make the server open any path it likes; the operator's own default may lie anywhere.
+        raise Invalid(
+            "`weights` must name a file in the data folder's `weights`, as file:<name>, without a path.", "weights_path"
+        )
     specification = core.embedders.specification(settings.embedding())
     embedder = core.embedders.get(specification).embedder
     return {

@@ -1,0 +1,93 @@
+"""Joins all parts into the ASGI application."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from fastapi.staticfiles import StaticFiles
+
+from app import errors, observe
+from app.clock import Clock, utc_now
+from app.collections.endpoints import router as collections_router
+from app.core import Core
+from app.db.engine import Database
+from app.embedders import Embedders
+from app.groups.endpoints import router as groups_router
+from app.health.endpoints import router as health_router
+from app.idempotency import Idempotency
+from app.images.endpoints import router as images_router
+from app.limits import Slots
+from app.page import router as page_router
+from app.scorers.endpoints import router as scorers_router
+from app.scoring.endpoints import router as scoring_router
+from app.search.endpoints import router as search_router
+from app.settings import Settings
+from app.shelf import Shelf
+from app.storage import ImageStore
+from index import set_threads
+
+ROUTERS = (
+    page_router,
+    collections_router,
+    images_router,
+    scoring_router,
+    groups_router,
+    search_router,
+    scorers_router,
+    health_router,
+)
+
+
+def open_core(settings: Settings, clock: Clock = utc_now) -> Core:
+    """Open the record (migrating it), the image store and everything derived from them."""
+    settings.data.mkdir(parents=True, exist_ok=True)
+    threads = settings.threads or len(os.sched_getaffinity(0))
+    set_threads(threads)
+    database = Database(settings.database, settings.database_busy_s)
+    database.migrate()
+    return Core(
+        settings=settings,
+        database=database,
+        store=ImageStore(settings.data / "images"),
+        thumbnails=ImageStore(settings.data / "thumbnails"),
+        embedders=Embedders(settings, threads),
+        shelf=Shelf(database),
+        idempotency=Idempotency(database, settings.idempotency_hours, clock),
+        clock=clock,
+    )
+
+
+def close_core(core: Core) -> None:
+    """Finish accepted work and close what `open_core` opened."""
+    core.embedders.close()
+    core.database.close()
+
+
+def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> FastAPI:
+    """The application; it opens the record when it starts and closes it when it stops."""
+    settings = settings or Settings()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.core = core = open_core(settings, clock)
+        app.state.slots = Slots(settings.inference_slots, settings.queue_limit_requests)
+        try:
+            yield
+        finally:
+            close_core(core)
+
+    app = FastAPI(
+        title="Oddity",
+        version=version("oddity"),
+        summary="Image anomaly detection and similarity search.",
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        lifespan=lifespan,
+    )
+    errors.install(app)
+    app.add_middleware(observe.RequestLog)
+    app.mount("/static", StaticFiles(packages=[("app", "static")]), name="static")
+    for router in ROUTERS:
+        app.include_router(router)
+    return app

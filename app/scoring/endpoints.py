@@ -1,0 +1,65 @@
+"""POST /v1/collections/{c}/anomaly."""
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from app.bodies import parse, read_body
+from app.dependencies import CoreDependency, SlotsDependency
+from app.names import CollectionName
+from app.openapi import images_body
+from app.scoring import service
+from app.scoring.schemas import ScoreParameters
+
+router = APIRouter(tags=["anomaly"])
+
+EXAMPLE = {
+    "scorer": "dn2",
+    "fingerprint": "5b1f…",
+    "weights": "embedded",
+    "k": 2,
+    "metric": "cosine",
+    "sequence": 12,
+    "calibration": {
+        "n": 200,
+        "requested": 0.01,
+        "supported": True,
+        "false_alarm_rate": 0.00995,
+        "threshold": 0.081,
+        "spread": [0.0012, 0.0276],
+        "biased": None,
+    },
+    "results": [
+        {
+            "score": 0.124,
+            "p_value": 0.00498,
+            "anomalous": True,
+            "neighbours": [{"id": "part-17", "distance": 0.119, "metadata": {"filename": "part-17.jpg"}}],
+            "known_anomaly": None,
+        }
+    ],
+}
+
+
+@router.post(
+    "/v1/collections/{c}/anomaly",
+    responses={
+        200: {"content": {"application/json": {"example": EXAMPLE}}},
+        207: {"description": "Some images could not be read; each has a `problem` in its place."},
+        409: {"description": "The bank is too small to score."},
+    },
+    openapi_extra=images_body(
+        scorer="Id of a scorer, default dn2.",
+        k="DN2: mean distance to the k nearest normal images.",
+        neighbours="How many nearest normal images are shown.",
+        false_alarm_rate="Share of normal images that may alarm.",
+        heatmap="true for a heat map, where the scorer gives one.",
+        control="fdr adds `flagged`: Benjamini-Hochberg over the images of this request.",
+        ids="JSON list of stored images to score instead of files.",
+    ),
+)
+async def score_images(c: CollectionName, request: Request, core: CoreDependency, slots: SlotsDependency) -> JSONResponse:
+    """Score images against the normal images of the collection: does this belong?"""
+    body = await read_body(request, core.settings)
+    parameters = parse(ScoreParameters, body.parameters)
+    answer, status = await slots.run(service.score_images, core, c, body.uploads, parameters)
+    return JSONResponse(answer, status_code=status)

@@ -1,0 +1,130 @@
+"""Nearest images of a collection, by image, stored id, vector or examples, under a metadata filter."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.bodies import Upload
+from app.core import Core
+from app.errors import Invalid
+from app.scoring.service import show_neighbours, vectors_of
+from app.search.filters import parse_filter
+from app.search.schemas import QueryParameters
+from app.shelf import CollectionState
+from index import Neighbours
+
+
+def query(core: Core, name: str, uploads: Sequence[Upload], parameters: QueryParameters) -> tuple[dict[str, Any], int]:
+    """For each query the nearest images, nearest first, and the status (207 when some files could not be read).
+
+    The filter is applied before the search, never after it: k images come back whenever k of them fit. A stored image
+    given as `id` or as an example is not among its own results.
+    """
+    state = core.shelf.get(name)
+    _exactly_one(uploads, parameters)
+    problems: dict[int, dict[str, Any]] = {}
+    left_out: list[set[int]]
+    if uploads:
+        found = vectors_of(core, state, uploads, None)
+        vectors, places, problems = found.vectors, found.places, found.problems
+        left_out = [set() for _ in places]
+    else:
+        with state.lock.read():
+            vectors, left_out = _vectors(state, parameters)
+        places = list(range(len(vectors)))
+    results: list[Any] = [[] for _ in range(len(places) + len(problems))]
+    for place, fault in problems.items():
+        results[place] = {"problem": fault}
+    with state.lock.read():
+        allowed = _allowed(state, parameters.filter)
+        margin = max((len(one) for one in left_out), default=0)
+        if len(vectors):
+            nearest = state.nearest(vectors, parameters.k + margin, allowed)
+            for row, place in enumerate(places):
+                results[place] = _shown(state, nearest, row, left_out[row], parameters)
+        answer = {
+            "fingerprint": state.fingerprint,
+            "weights": state.weights,
+            "metric": state.settings.metric,
+            "sequence": state.sequence,
+            "exact": True,
+            "results": results,
+        }
+    return answer, 207 if problems else 200
+
+
+def _exactly_one(uploads: Sequence[Upload], parameters: QueryParameters) -> None:
+    given = [name for name in ("id", "ids", "vector", "vectors", "positive") if getattr(parameters, name)]
+    if uploads:
+        given.append("files")
+    if parameters.negative and not parameters.positive:
+        raise Invalid("`negative` needs at least one image in `positive` beside it.", "query_ambiguous")
+    if len(given) != 1:
+        raise Invalid(
+            "Say what to look for by exactly one of `files`, `id`, `ids`, `vector`, `vectors`, `positive` (with `negative`); "
+            f"got {', '.join(given) or 'none'}.",
+            "query_ambiguous",
+        )
+
+
+def _vectors(state: CollectionState, parameters: QueryParameters) -> tuple[NDArray[np.float32], list[set[int]]]:
+    """Query vectors, and for each the stored images that must not be their own answer."""
+    if parameters.positive:
+        positive = [state.entry(one).pk for one in parameters.positive]
+        negative = [state.entry(one).pk for one in parameters.negative or ()]
+        wanted = _example_vector(_directions(state, positive), _directions(state, negative))
+        return wanted[None], [set(positive) | set(negative)]
+    if stored := parameters.ids or ([parameters.id] if parameters.id else None):
+        pks = [state.entry(one).pk for one in stored]
+        return state.vectors(pks), [{pk} for pk in pks]
+    given = parameters.vectors or [parameters.vector or []]
+    for place, one in enumerate(given):
+        if len(one) != state.width:
+            raise Invalid(f"`vector` {place} must have {state.width} numbers; got {len(one)}.", "width_mismatch")
+    vectors = np.array(given, np.float64)
+    if not np.isfinite(vectors).all() or np.abs(vectors).max() > np.finfo(np.float32).max:
+        raise Invalid("`vector` must hold finite float32 numbers.", "not_finite")
+    return vectors.astype(np.float32), [set() for _ in given]
+
+
+def _directions(state: CollectionState, pks: Sequence[int]) -> NDArray[np.float32]:
+    vectors = state.vectors(pks)
+    if state.settings.metric == "l2":
+        return vectors
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    directions: NDArray[np.float32] = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
+    return directions
+
+
+def _example_vector(positive: NDArray[np.float32], negative: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The mean of the positives, moved away from the mean of the negatives by their difference."""
+    wanted: NDArray[np.float32] = positive.mean(axis=0)
+    if len(negative):
+        wanted = 2 * wanted - negative.mean(axis=0)
+    return wanted
+
+
+def _allowed(state: CollectionState, given: Any) -> NDArray[np.int64] | None:
+    chosen = parse_filter(given)
+    if chosen.is_empty:
+        return None
+    fits = [
+        entry.pk
+        for entry in state.entries.values()
+        if chosen.accepts({"id": entry.image_id, "role": entry.role, "label": entry.label, "group": entry.group}, entry.metadata)
+    ]
+    return np.array(fits, np.int64)
+
+
+def _shown(
+    state: CollectionState, nearest: Neighbours, row: int, left_out: set[int], parameters: QueryParameters
+) -> list[dict[str, Any]]:
+    wanted = [
+        place
+        for place, (pk, distance) in enumerate(zip(nearest.ids[row], nearest.distances[row], strict=True))
+        if pk >= 0 and int(pk) not in left_out and (parameters.max_distance is None or distance <= parameters.max_distance)
+    ][: parameters.k]
+    kept = Neighbours(nearest.ids[row, wanted][None], nearest.distances[row, wanted][None])
+    return show_neighbours(state, kept, 0)

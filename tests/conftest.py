@@ -1,0 +1,59 @@
+"""Shared fixtures: seeded images, settings on a temporary folder, a client on the real application."""
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from app.main import create_app
+from app.settings import Settings
+
+Draw = Callable[..., bytes]
+
+
+def png(seed: int, side: int = 32, kind: str = "noise") -> bytes:
+    """A seeded image: `noise` around a seeded colour, or `stripes` of it."""
+    random = np.random.default_rng(seed)
+    pixels = np.full((side, side, 3), random.integers(60, 200, 3), np.float64)
+    if kind == "stripes":
+        pixels[:, :: 2 + seed % 3] *= 0.3
+    pixels += random.normal(0, 12, pixels.shape)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Settings on a folder of this test's own, with a quick embedding."""
+    return Settings(data=tmp_path / "data", weights="stand-in", image_size=32, threads=2)
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[TestClient]:
+    """A client on the real application; server errors come as answers, as they would over the wire."""
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture
+def draw() -> Draw:
+    """Draws seeded PNG bytes."""
+    return png
+
+
+def add(client: TestClient, collection: str, images: dict[str, bytes], **parameters: object) -> dict:
+    """POST images under the given ids; the collection is made if need be."""
+    client.put(f"/v1/collections/{collection}").raise_for_status()
+    answer = client.post(
+        f"/v1/collections/{collection}/images",
+        files=[("files", (f"{name}.png", data)) for name, data in images.items()],
+        data={"items": json.dumps([{"id": name} for name in images]), **parameters},
+    )
+    assert answer.status_code == 201, answer.text
+    return answer.json()

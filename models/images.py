@@ -373,14 +373,12 @@ def _grey_of_wide(values: NDArray[np.generic], kind: str) -> NDArray[np.uint8]:
         if not bool(np.all((values >= 0) & (values <= 1))):
             raise ImageUnreadable(
                 f"`image` in floating point must have values from 0 (black) to 1 (white); got a {kind} with "
-                f"others. "
-                "Scale it before sending, or save it with 16 bits."
+                "others. Scale it before sending, or save it with 16 bits."
             )
         return np.rint(values * 255.0).astype(np.uint8)
     if values.size and (int(values.min()) < 0 or int(values.max()) > 65535):
         raise ImageUnreadable(
             f"`image` in whole numbers must have values from 0 to 65535; got a {kind} from "
-            f"{int(values.min())} to "
-            f"{int(values.max())}."
+            f"{int(values.min())} to {int(values.max())}."
         )
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)

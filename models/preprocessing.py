@@ -58,8 +58,7 @@ class Preprocessing:
         if len(self.mean) != 3 or len(self.std) != 3 or not min(self.std) > 0:
             raise ParameterInvalid(
                 f"`mean` and `std` of an embedding must be three numbers each, `std` positive; got "
-                f"{self.mean} and "
-                f"{self.std}."
+                f"{self.mean} and {self.std}."
             )
 
     def apply(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

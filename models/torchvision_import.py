@@ -2,10 +2,9 @@
 
 torchvision's wheel imports only where its compiled operators load. Beside a torch build it was not compiled
 for (a CPU-only torch with the registry's torchvision, for instance) they do not, and the import stops with
-"operator torchvision::nms does not exist": its Python half registers shape functions for two operators "
-"nobody declared.
-Declaring their schemas first cures that. Nothing here calls either operator: they belong to detection, and
-only the ResNet definitions are used.
+"operator torchvision::nms does not exist": its Python half registers shape functions for two operators nobody
+declared. Declaring their schemas first cures that. Nothing here calls either operator: they belong to
+detection, and only the ResNet definitions are used.
 
 The real operators are tried first, so that a healthy torchvision is imported exactly as it is.
 """

@@ -35,8 +35,8 @@ class EmbeddingSpec:
     def __post_init__(self) -> None:
         if not _WEIGHTS.fullmatch(self.weights):
             raise ParameterInvalid(
-                "`weights` of an embedding must be embedded, stand-in, torchvision or file:<path>; got "
-                f"{self.weights}."
+                "`weights` of an embedding must be embedded, stand-in, torchvision or "
+                f"file:<path>; got {self.weights}."
             )
         if (
             not self.stages
@@ -44,8 +44,8 @@ class EmbeddingSpec:
             or set(self.stages) - set(STAGES)
         ):
             raise ParameterInvalid(
-                f"`stages` of an embedding must be some of 1, 2, 3, 4, ascending, each once; got "
-                f"{self.stages}."
+                f"`stages` of an embedding must be some of 1, 2, 3, 4, ascending, each "
+                f"once; got {self.stages}."
             )
 
 
@@ -182,8 +182,7 @@ class Embedder:
             if image.preparation != self._preparation:
                 raise FingerprintMismatch(
                     f"`preparation` of an image must be that of embedding {self.identity.fingerprint[:12]}; "
-                    f"got "
-                    f"{image.preparation[:12]}, made for another preprocessing."
+                    f"got {image.preparation[:12]}, made for another preprocessing."
                 )
 
     def _batches(self, prepared: Sequence[PreparedImage]) -> Iterator[tuple[int, int, NDArray[np.float32]]]:

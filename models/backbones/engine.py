@@ -76,7 +76,7 @@ class TorchEngine:
 
 
 def tensor_shapes(backbone: str) -> dict[str, tuple[int, ...]]:
-    """Shape of every tensor that weights of this backbone must hold, in the network's order; no classifier."""
+    """Shape of every tensor that weights of this backbone must hold, in its order; no classifier."""
     return {
         name: tuple(tensor.shape)
         for name, tensor in _meta_network(backbone).state_dict().items()

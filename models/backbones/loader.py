@@ -17,6 +17,8 @@ from models.errors import ParameterInvalid, WeightsDamaged, WeightsMissing
 from models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from models.runtime import configure_torch
 
+__all__ = ["BACKBONES", "EmbeddingSpec", "default_weights", "load_embedder"]
+
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
 
 # Untrained weights are for trying things out; small images keep that quick.
@@ -106,8 +108,7 @@ def _torchvision(record: BackboneRecord, weights_folder: Path) -> _Source:
     if not path.is_file():
         raise WeightsMissing(
             f"`weights` of backbone `{record.name}` must be fetched once before they are used; got no "
-            f"{path}. "
-            f"Run `oddity weights fetch {record.name}`."
+            f"{path}. Run `oddity weights fetch {record.name}`."
         )
     digest = file_sha256(path)
     if not digest.startswith(record.weights_sha256_prefix):
@@ -124,9 +125,8 @@ def _embedded(record: BackboneRecord, folder: Path) -> _Source:
     if card is None:
         raise WeightsMissing(
             f"`weights` embedded in this copy must include backbone `{record.name}`; got none. Name other "
-            f"weights "
-            f"(stand-in, torchvision, file:<path>), or run `oddity weights fetch {record.name}` and name "
-            f"torchvision."
+            "weights (stand-in, torchvision, file:<path>), or run "
+            f"`oddity weights fetch {record.name}` and name torchvision."
         )
     path = folder / card.file
     if not path.is_file():
@@ -168,7 +168,6 @@ def _embedded_cards(folder: Path) -> dict[str, _EmbeddedCard]:
     except (ValueError, LookupError, TypeError) as error:
         raise WeightsDamaged(
             f"`card.json` of the embedded weights must list file, sha256, backbone, image_size, mean and std "
-            f"of each; "
-            f"got {path}: {error!r}."
+            f"of each; got {path}: {error!r}."
         ) from error
     return cards

@@ -1,0 +1,234 @@
+"""Many callers, one network: images that arrive together are computed together.
+
+One worker thread owns the network. While it computes a batch, requests collect; it then takes up to sixteen
+of their images, one from each request in turn, so that a request of one image never stands behind one of a
+thousand. When it is idle nothing waits: the first image starts at once (`wait_s` 0) or after `wait_s` at
+most.
+
+What a caller gets never depends on whom it met: rows of one padded batch do not influence each other, and a
+batch that fails is repeated request by request, so that only the one at fault sees the error.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.backbones.embedder import BATCH_MAX, Embedder, PreparedImage
+from models.errors import DeadlinePassed, ParameterInvalid, QueueFull
+
+
+class Ticket:
+    """Images accepted by a BatchingEmbedder: wait for their vectors, or give them up."""
+
+    def __init__(
+        self, owner: "BatchingEmbedder", prepared: Sequence[PreparedImage], deadline: float | None
+    ) -> None:
+        self._owner = owner
+        self.images = tuple(prepared)
+        self.deadline = deadline  # on the owner's clock
+        self.vectors = np.empty((len(self.images), owner.embedder.width), dtype=np.float32)
+        self.taken = 0  # images handed to the worker so far
+        self.finished = 0
+        self.failure: BaseException | None = None
+        self.ended = threading.Event()
+
+    def result(self) -> NDArray[np.float32]:
+        """Vectors of the images, in their order, (n, width); waits for them no longer than the deadline.
+
+        Raises:
+            DeadlinePassed: the deadline passed first, or the ticket was cancelled; its images have left the
+            queue.
+        """
+        self.ended.wait(self._owner.remaining_s(self))
+        if not self.ended.is_set():
+            self.cancel()
+        # What the network raised belongs to this ticket alone, so that raising it here shares no traceback.
+        if self.failure is not None:
+            raise self.failure
+        return self.vectors
+
+    def cancel(self) -> None:
+        """Leave the queue; nothing happens where the vectors are already there."""
+        self._owner.withdraw(self)
+
+
+class BatchingEmbedder:
+    """A thread-safe front of one embedder: a bounded queue, deadlines, and batches filled across requests."""
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        queue_images_max: int,
+        wait_s: float = 0.0,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Starts the worker thread.
+
+        Raises:
+            ParameterInvalid: `queue_images_max` is below 1 or `wait_s` is not from 0 to 1 second.
+        """
+        if queue_images_max < 1:
+            raise ParameterInvalid(
+                f"`queue_images_max` of the queue must be at least 1; got {queue_images_max}."
+            )
+        if not 0.0 <= wait_s <= 1.0:
+            raise ParameterInvalid(f"`wait_s` of the queue must be from 0 to 1 second; got {wait_s}.")
+        self.embedder = embedder  # for prepare() and maps(), which need no queue
+        self._queue_images_max = queue_images_max
+        self._wait_s = wait_s
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._waiting: deque[Ticket] = deque()  # tickets with images not yet taken
+        self._closing = False
+        self._worker = threading.Thread(target=self._work, name="embedding", daemon=True)
+        self._worker.start()
+
+    def submit(
+        self, prepared: Sequence[PreparedImage], deadline_s: float | None = None
+    ) -> NDArray[np.float32]:
+        """Vectors of the images, in their order, within `deadline_s` seconds from now; None sets no limit.
+
+        Shapes: n images -> (n, width).
+
+        Raises:
+            QueueFull: the queue cannot take the images now, or is closing.
+            DeadlinePassed: the vectors were not there in time; the images have left the queue.
+            FingerprintMismatch: an image was prepared for another preprocessing.
+        """
+        return self.enqueue(prepared, deadline_s).result()
+
+    def enqueue(self, prepared: Sequence[PreparedImage], deadline_s: float | None = None) -> Ticket:
+        """A ticket for the images, accepted at once or refused at once.
+
+        A request larger than the whole queue is accepted where nothing else waits: it could never fit
+        otherwise.
+
+        Raises:
+            QueueFull: the queue cannot take the images now, or is closing.
+            FingerprintMismatch: an image was prepared for another preprocessing.
+        """
+        self.embedder.check(prepared)
+        ticket = Ticket(self, prepared, None if deadline_s is None else self._clock() + deadline_s)
+        with self._changed:
+            if self._closing:
+                raise QueueFull("`queue` of the embedder must be open; it is closing.")
+            if not ticket.images:
+                ticket.ended.set()
+                return ticket
+            self._drop_expired()
+            waiting = self._images_waiting()
+            if waiting and waiting + len(ticket.images) > self._queue_images_max:
+                raise QueueFull(
+                    f"`queue` of the embedder must have room for the images; got {len(ticket.images)} where "
+                    f"{waiting} of {self._queue_images_max} places are taken."
+                )
+            self._waiting.append(ticket)
+            self._changed.notify_all()
+        return ticket
+
+    def images_waiting(self) -> int:
+        """Images accepted and not yet given to the network."""
+        with self._changed:
+            return self._images_waiting()
+
+    def remaining_s(self, ticket: Ticket) -> float | None:
+        """Seconds until the ticket's deadline, at least 0; None where it has none."""
+        return None if ticket.deadline is None else max(0.0, ticket.deadline - self._clock())
+
+    def withdraw(self, ticket: Ticket) -> None:
+        """Take a ticket out of the queue; its result() raises DeadlinePassed, unless it has already ended."""
+        with self._changed:
+            if not ticket.ended.is_set():
+                self._end(
+                    ticket, DeadlinePassed("`vectors` must be computed before the caller stops waiting.")
+                )
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Refuse new images, finish the accepted ones, end the worker; returns when it has ended."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._worker.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Below: with the lock held, except _work and _compute.
+
+    def _images_waiting(self) -> int:
+        return sum(len(ticket.images) - ticket.taken for ticket in self._waiting)
+
+    def _drop_expired(self) -> None:
+        now = self._clock()
+        for ticket in [t for t in self._waiting if t.deadline is not None and t.deadline <= now]:
+            self._end(
+                ticket, DeadlinePassed("`vectors` must be computed before the deadline; it has passed.")
+            )
+
+    def _end(self, ticket: Ticket, failure: BaseException | None) -> None:
+        if ticket in self._waiting:
+            self._waiting.remove(ticket)
+        if not ticket.ended.is_set():
+            ticket.failure = failure
+            ticket.ended.set()
+
+    def _next_batch(self) -> list[tuple[Ticket, int]]:
+        """Up to BATCH_MAX (ticket, image number) pairs, one from each ticket in turn."""
+        batch: list[tuple[Ticket, int]] = []
+        self._drop_expired()
+        while self._waiting and len(batch) < BATCH_MAX:
+            ticket = self._waiting.popleft()
+            batch.append((ticket, ticket.taken))
+            ticket.taken += 1
+            if ticket.taken < len(ticket.images):
+                self._waiting.append(ticket)
+        return batch
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closing)
+                if self._wait_s and not self._closing:
+                    self._changed.wait_for(
+                        lambda: self._images_waiting() >= BATCH_MAX or self._closing, self._wait_s
+                    )
+                batch = self._next_batch()
+                if not batch and self._closing:
+                    return
+            if batch:
+                self._compute(batch)
+
+    def _compute(self, batch: list[tuple[Ticket, int]]) -> None:
+        try:
+            rows = self.embedder.embed([ticket.images[number] for ticket, number in batch])
+        except Exception as error:  # worker loop: the error travels to the caller, the worker lives on
+            tickets = list(dict.fromkeys(ticket for ticket, _ in batch))
+            if len(tickets) == 1:
+                with self._changed:
+                    self._end(tickets[0], error)
+                return
+            for one in tickets:
+                self._compute([pair for pair in batch if pair[0] is one])
+            return
+        with self._changed:
+            for (ticket, number), row in zip(batch, rows, strict=True):
+                # A ticket that was given up may already be read elsewhere; its rows go nowhere.
+                if ticket.ended.is_set():
+                    continue
+                ticket.vectors[number] = row
+                ticket.finished += 1
+                if ticket.finished == len(ticket.images):
+                    ticket.ended.set()

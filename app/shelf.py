@@ -57,7 +57,9 @@ class CompressedBank:
     method: str
     centres: NDArray[np.float32]
     centre_pks: NDArray[np.int64]
-    calibration_pks: NDArray[np.int64]
+    member_pks: NDArray[np.int64]
+    member_marks: NDArray[np.uint64]
+    member_places: NDArray[np.int32]
     sequence: int
     report: dict[str, Any]
 
@@ -298,14 +300,21 @@ class Shelf:
         return {row.name: GroupEntry(row.name, tuple(members.get(row.id, ())), row.details) for row in rows}
 
     def _compressed(self, session: Session, state: CollectionState) -> CompressedBank | None:
-        row = session.get(CompressionRow, state.id)
-        if row is None or row.embedding_id != state.embedding_id:
+        made = session.execute(
+            select(CompressionRow.sequence, CompressionRow.embedding_id).where(CompressionRow.collection_id == state.id)
+        ).one_or_none()
+        if made is None or made.embedding_id != state.embedding_id:
             return None
+        if state.compressed is not None and state.compressed.sequence == made.sequence:
+            return state.compressed  # its arrays are large and never change
+        row = session.get_one(CompressionRow, state.id)
         return CompressedBank(
             method=row.method,
             centres=np.frombuffer(row.centres, "<f4").reshape(-1, state.width),
             centre_pks=np.frombuffer(row.centre_pks, "<i8"),
-            calibration_pks=np.frombuffer(row.calibration_pks, "<i8"),
+            member_pks=np.frombuffer(row.member_pks, "<i8"),
+            member_marks=np.frombuffer(row.member_marks, "<u8"),
+            member_places=np.frombuffer(row.member_places, "<i4"),
             sequence=row.sequence,
             report=row.report,
         )

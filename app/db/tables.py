@@ -145,6 +145,7 @@ class FeedbackRow(Base):
     collection_id: Mapped[int] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"), index=True)
     kind: Mapped[str] = mapped_column(String(32))
     image_id: Mapped[str] = mapped_column(String(256))
+    sha256: Mapped[str] = mapped_column(String(64))  # the bytes that were meant
     role_before: Mapped[str | None] = mapped_column(String(16))  # null: the feedback brought the image
     role_after: Mapped[str] = mapped_column(String(16))
     note: Mapped[str | None] = mapped_column(Text, default=None)
@@ -166,6 +167,8 @@ class JobRow(Base):
     done: Mapped[int] = mapped_column(BigInteger, default=0)
     total: Mapped[int | None] = mapped_column(BigInteger, default=None)
     stage: Mapped[str] = mapped_column(String(128), default="")
+    stage_started_at: Mapped[datetime | None] = mapped_column(DateTime, default=None)  # the rate is counted from here
+    attempts: Mapped[int] = mapped_column(Integer, default=0)  # how often it was begun
     result: Mapped[dict[str, Any] | None] = mapped_column(JSON, default=None)
     problem: Mapped[dict[str, Any] | None] = mapped_column(JSON, default=None)
     cancel_requested: Mapped[bool] = mapped_column(default=False)
@@ -196,10 +199,12 @@ class CompressionRow(Base):
     parameters: Mapped[dict[str, Any]] = mapped_column(JSON)
     report: Mapped[dict[str, Any]] = mapped_column(JSON)
     embedding_id: Mapped[int] = mapped_column(BigInteger)
-    sequence: Mapped[int] = mapped_column(BigInteger)  # the state of the collection it was made from
+    sequence: Mapped[int] = mapped_column(BigInteger)  # the change of the collection that made it
     centres: Mapped[bytes] = mapped_column(LargeBinary)  # (m, width) little-endian float32
     centre_pks: Mapped[bytes] = mapped_column(LargeBinary)  # (m,) int64: nearest member or the image itself
-    calibration_pks: Mapped[bytes] = mapped_column(LargeBinary)  # (c,) int64: set aside before choosing
+    member_pks: Mapped[bytes] = mapped_column(LargeBinary)  # (n,) int64: the whole bank it was made from
+    member_marks: Mapped[bytes] = mapped_column(LargeBinary)  # (n,) uint64 of each image's bytes: is it still the same?
+    member_places: Mapped[bytes] = mapped_column(LargeBinary)  # (n,) int32: centre; -1: set aside to calibrate
     created_at: Mapped[datetime] = mapped_column(DateTime)
 
 

@@ -26,6 +26,7 @@ import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -366,7 +367,7 @@ def _over_white(image: Image.Image) -> Image.Image:
     return white
 
 
-def _grey_of_wide(values: NDArray[np.generic], kind: str) -> NDArray[np.uint8]:
+def _grey_of_wide(values: NDArray[Any], kind: str) -> NDArray[np.uint8]:
     """8-bit grey of 16-bit, 32-bit or floating point grey on a fixed scale."""
     if values.dtype.kind == "f":
         # `not (... all)` also refuses NaN.
@@ -375,10 +376,12 @@ def _grey_of_wide(values: NDArray[np.generic], kind: str) -> NDArray[np.uint8]:
                 f"`image` in floating point must have values from 0 (black) to 1 (white); got a {kind} with "
                 "others. Scale it before sending, or save it with 16 bits."
             )
-        return np.rint(values * 255.0).astype(np.uint8)
+        levels: NDArray[np.uint8] = np.rint(values * 255.0).astype(np.uint8)
+        return levels
     if values.size and (int(values.min()) < 0 or int(values.max()) > 65535):
         raise ImageUnreadable(
             f"`image` in whole numbers must have values from 0 to 65535; got a {kind} from "
             f"{int(values.min())} to {int(values.max())}."
         )
-    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    grey: NDArray[np.uint8] = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return grey

@@ -40,10 +40,10 @@ def import_torchvision() -> ModuleType:
     # The failed attempt leaves half of the package behind; the second must begin afresh.
     for name in [name for name in sys.modules if name == "torchvision" or name.startswith("torchvision.")]:
         del sys.modules[name]
-    _library = torch.library.Library("torchvision", "FRAGMENT")
+    _library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for name, schema in _SCHEMAS.items():
         if not hasattr(torch.ops.torchvision, name):
-            _library.define(schema)
+            _library.define(schema)  # type: ignore[no-untyped-call]
     return importlib.import_module("torchvision")
 
 

@@ -1,7 +1,7 @@
 """What runs a backbone: the interface every engine offers, and the torch engine."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -52,7 +52,6 @@ class TorchEngine:
         network.load_state_dict(state, strict=False, assign=True)
         network.eval().requires_grad_(False)
         _fold_normalisation(network)
-        network.to(memory_format=torch.channels_last)
         self._stem = torch.nn.Sequential(network.conv1, network.relu, network.maxpool)
         self._layers = (network.layer1, network.layer2, network.layer3, network.layer4)
 
@@ -84,11 +83,10 @@ def tensor_shapes(backbone: str) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _meta_network(backbone: str) -> torch.nn.Module:
+def _meta_network(backbone: str) -> Any:
     # On the meta device nothing is drawn, so torch's global random state stays as it was.
     with torch.device("meta"):
-        network: torch.nn.Module = getattr(import_torchvision().models, backbone)(weights=None)
-    return network
+        return getattr(import_torchvision().models, backbone)(weights=None)
 
 
 def _fold_normalisation(network: torch.nn.Module) -> None:
@@ -112,6 +110,8 @@ def _folded(convolution: torch.nn.Conv2d, normalisation: torch.nn.BatchNorm2d) -
     scale = normalisation.weight.double() / torch.sqrt(normalisation.running_var.double() + normalisation.eps)
     bias = normalisation.bias.double() - normalisation.running_mean.double() * scale
     weight = convolution.weight.double() * scale.reshape(-1, 1, 1, 1)
-    convolution.weight = torch.nn.Parameter(weight.float(), requires_grad=False)
+    convolution.weight = torch.nn.Parameter(
+        weight.float().contiguous(memory_format=torch.channels_last), requires_grad=False
+    )
     convolution.bias = torch.nn.Parameter(bias.float(), requires_grad=False)
     return convolution

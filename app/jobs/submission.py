@@ -1,0 +1,44 @@
+"""How a path answers that submits a job: 202 with `Location`, or 200 when its end was waited for."""
+
+import asyncio
+import math
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+from fastapi.responses import JSONResponse
+
+from app.core import Core
+from app.jobs import service
+from app.limits import Slots
+
+LOOK_EVERY_S = 0.05
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Waited for (`wait`): the finished job."},
+    202: {"description": "Queued: the job; `Location` names its path."},
+}
+
+
+def _wake(request: Request) -> Callable[[], None]:
+    wake: Callable[[], None] = request.app.state.wake_jobs
+    return wake
+
+
+WakeDependency = Annotated[Callable[[], None], Depends(_wake)]
+
+
+async def answer(
+    core: Core, slots: Slots, wake: Callable[[], None], submitted: tuple[dict[str, Any], bool], wait_s: float
+) -> JSONResponse:
+    """The answer to a submission, after waking the worker and waiting for the end as long as the caller asked."""
+    job, is_repeat = submitted
+    wake()
+    for _ in range(math.ceil(wait_s / LOOK_EVERY_S)):
+        if service.has_ended(job):
+            break
+        await asyncio.sleep(LOOK_EVERY_S)
+        job = await slots.run(service.get_job, core, job["id"])
+    headers = {"Location": f"/v1/jobs/{job['id']}"}
+    if is_repeat:
+        headers["Idempotent-Replayed"] = "true"
+    return JSONResponse(job, status_code=200 if wait_s and service.has_ended(job) else 202, headers=headers)

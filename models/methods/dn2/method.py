@@ -1,0 +1,294 @@
+"""The live scorer: a bank of normal vectors, and one of defects that were taught.
+
+Live means that it follows its bank: an image added or removed counts from the next call on, and so does the
+calibration. It locks nothing itself; many may read at once, writing needs everybody else out.
+"""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from index import Metric, Neighbours, VectorIndex, make_index
+from index.errors import IdTaken
+from models.contract import Params
+from models.errors import BankTooSmall, NothingToCompare, ParameterInvalid
+from models.leave_one_out import (
+    GroupLedger,
+    LeaveOneOutTable,
+    NearestRows,
+    Progress,
+    every_nearest_others,
+    first_kept,
+)
+from models.methods.dn2.maths import mean_of_nearest, unit_rows, weighed_by_known_defects
+
+K_MAX = 64
+"""Largest k on offer."""
+
+_ROWS = 256  # queries in one search of the taught defects: bounds its memory
+
+
+class DN2Params(Params):
+    """Parameters of `dn2`."""
+
+    k: int = Field(2, ge=1, le=K_MAX, description="Nearest normal images whose distances are averaged, in
+    images.")
+    metric: Metric = Field(
+        Metric.COSINE, description="Distance between vectors: `cosine` is 1 - cos, `l2` is Euclidean, not
+        squared."
+    )
+    normalize: bool = Field(
+        False, description="Divide each vector by its length first; only with `l2`, `cosine` ignores length
+        anyway."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DN2Scores:
+    """What is known of Q queries after one pass."""
+
+    score: NDArray[np.float32]
+    """(Q,); distance in the metric's unit, weighed by taught defects; larger = stranger."""
+    plain: NDArray[np.float32]
+    """(Q,); the same without taught defects."""
+    neighbours: Neighbours
+    """(Q, neighbours); the nearest normal images."""
+    known: Neighbours
+    """(Q, 1); the nearest taught defect."""
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationScores:
+    """Scores of bank images that did not see themselves or their group."""
+
+    scores: NDArray[np.float32]
+    """(n,)"""
+    ids: NDArray[np.int64]
+    """(n,), in the same order."""
+
+
+class LiveDN2:
+    """Mean distance to the k nearest normal images, over a bank that may change at any time."""
+
+    name: ClassVar[str] = "dn2"
+    Params: ClassVar[type[Params]] = DN2Params
+
+    def __init__(
+        self, *, width: int, params: DN2Params, structure: Literal["exact", "flat"] = "flat"
+    ) -> None:
+        self.params = params
+        self.bank: VectorIndex = make_index(structure, width=width, metric=params.metric)
+        self.anomalous: VectorIndex = make_index(structure, width=width, metric=params.metric)
+        self._table = LeaveOneOutTable(self.bank)
+        # The nearest taught defect of each calibration row. A defect's group does not matter: it stands for
+        # itself.
+        self._defects_near_rows = NearestRows(self.anomalous, GroupLedger(), depth=4)
+        self._calibrations: dict[int, CalibrationScores] = {}
+        self._reading = threading.Lock()
+
+    @property
+    def width(self) -> int:
+        """Features of a vector."""
+        return self.bank.width
+
+    def add_normal(
+        self,
+        ids: NDArray[np.int64],
+        keys: NDArray[np.uint64],
+        vectors: NDArray[np.float32],
+        groups: Sequence[str | None] | None = None,
+    ) -> None:
+        """Put normal images into the bank; nothing is added when anything is refused.
+
+        Shapes: ids (B,), keys (B,) hashes of the images' own ids, vectors (B, D), groups B names or None.
+
+        Raises:
+            WidthMismatch, NotFinite, IdTaken: from the index; also when an id is a taught defect.
+        """
+        if groups is not None and len(groups) != ids.size:
+            raise ParameterInvalid(f"`groups` must have one entry per image, {ids.size}; got {len(groups)}.")
+        if keys.shape != ids.shape:
+            raise ParameterInvalid(f"`keys` must have one entry per image, {ids.size}; got {keys.size}.")
+        taught = np.isin(ids, self.anomalous.ids())
+        if taught.any():
+            raise IdTaken(f"`id` of a normal image must not be a taught defect; got {int(ids[taught][0])}.")
+        self.bank.add(ids, self._prepared(vectors))
+        self._table.add(ids, keys, groups)
+        self._calibrations.clear()
+
+    def add_anomalous(self, ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
+        """Teach defects; nothing is added when anything is refused.
+
+        Shapes: ids (B,), vectors (B, D).
+
+        Raises:
+            WidthMismatch, NotFinite, IdTaken: from the index; also when an id is in the bank.
+        """
+        normal = self._table.holds(ids)
+        if normal.any():
+            raise IdTaken(f"`id` of a taught defect must not be a normal image; got {int(ids[normal][0])}.")
+        self.anomalous.add(ids, self._prepared(vectors))
+        self._defects_near_rows.targets_added(ids, self.anomalous.vectors(ids))
+        self._calibrations.clear()
+
+    def remove(self, ids: NDArray[np.int64]) -> int:
+        """Forget images, normal or taught; says how many were there."""
+        normal, taught = self.bank.remove(ids), self.anomalous.remove(ids)
+        if normal:
+            self._table.remove(ids)
+            # At once, not when next read: the id may come back with another vector before that.
+            self._defects_near_rows.leave(ids)
+        if taught:
+            self._defects_near_rows.targets_removed(ids)
+        if normal or taught:
+            self._calibrations.clear()
+        return normal + taught
+
+    def score(
+        self,
+        vectors: NDArray[np.float32],
+        *,
+        k: int | None = None,
+        neighbours: int = 3,
+        exclude: NDArray[np.int64] | None = None,
+    ) -> DN2Scores:
+        """How far each query lies from the normal images, and what it lies closest to.
+
+        When the bank holds fewer than k images besides its largest group, as many as every left-out image
+        has are averaged, for queries and calibration alike (`LeaveOneOutTable.usable_k`).
+
+        Shapes: vectors (Q, D), exclude (Q,) ids that must not count for their own query, -1 for none.
+        Units:  the metric's distance; [0, inf); larger = stranger.
+        Ties:   lowest id first.
+        Order:  each query by itself: the same bits alone and in any batch.
+
+        Raises:
+            BankTooSmall: no normal image is stored.
+            NothingToCompare: the only normal image is the excluded one.
+            ParameterInvalid: `k` is not from 1 to 64, or `neighbours` is negative.
+            WidthMismatch, NotFinite: from the index.
+
+        Source: Bergman, Cohen, Hoshen 2020, arXiv:2002.10445, section 3.
+        """
+        asked_k = self._asked_k(k)
+        if neighbours < 0:
+            raise ParameterInvalid(f"`neighbours` of method `dn2` must be 0 or more; got {neighbours}.")
+        if exclude is not None and exclude.shape != vectors.shape[:1]:
+            raise ParameterInvalid(f"`exclude` must have one id per query; got {exclude.shape[0]}.")
+        if len(self.bank) == 0:
+            raise BankTooSmall("The bank of method `dn2` must hold at least 1 normal image; got 0.")
+        used_k = self._table.usable_k(asked_k)
+        prepared = self._prepared(vectors)
+        nearest = _search(self.bank, prepared, max(used_k, neighbours), exclude)
+        if (nearest.ids[:, used_k - 1] < 0).any():
+            raise NothingToCompare("The bank must hold a normal image besides the one asked about; got none.")
+        plain = mean_of_nearest(nearest.distances, used_k)
+        known = _search(self.anomalous, prepared, 1, exclude)
+        score = weighed_by_known_defects(plain, known.distances[:, 0])
+        return DN2Scores(
+            score=score.astype(np.float32),
+            plain=plain.astype(np.float32),
+            neighbours=Neighbours(
+                ids=nearest.ids[:, :neighbours].copy(), distances=nearest.distances[:, :neighbours].copy()
+            ),
+            known=known,
+        )
+
+    def calibration(self, k: int | None = None) -> CalibrationScores:
+        """Leave-one-out scores of at most 2,000 bank images, by the same formula as queries.
+
+        Empty while no image has another outside its group. Remembered until the bank changes.
+
+        Raises:
+            ParameterInvalid: `k` is not from 1 to 64.
+        """
+        used_k = self._table.usable_k(self._asked_k(k))
+        with self._reading:
+            if used_k not in self._calibrations:
+                self._calibrations[used_k] = self._calibrated(used_k)
+            return self._calibrations[used_k]
+
+    def leave_one_out(
+        self, k: int | None = None, *, progress: Progress | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The score of every bank image against the rest of the bank, itself and its group left out.
+
+        Shapes: -> ids (N,) ascending, scores (N,).
+        Memory: N x k; one search of 256 rows at a time.
+
+        Raises:
+            BankTooSmall: fewer than two images, or all of one group.
+            ParameterInvalid: `k` is not from 1 to 64.
+
+        Source: Bergman, Cohen, Hoshen 2020, arXiv:2002.10445, the unsupervised setting.
+        """
+        asked_k = self._asked_k(k)
+        if len(self.bank) <= self._table.groups.largest():
+            raise BankTooSmall(
+                "The bank of method `dn2` must hold at least 2 normal images, not all of one group, to
+                compare them " f"with each other; got {len(self.bank)}."
+            )
+        used_k = self._table.usable_k(asked_k)
+        ids, nearest = every_nearest_others(self.bank, used_k, self._table.groups, progress)
+        plain = mean_of_nearest(nearest.distances, used_k)
+        to_defect = np.full(ids.size, np.inf, dtype=np.float32)
+        if len(self.anomalous):
+            for start in range(0, ids.size, _ROWS):
+                rows = slice(start, start + _ROWS)
+                to_defect[rows] = self.anomalous.search(self.bank.vectors(ids[rows]), 1).distances[:, 0]
+        return ids, weighed_by_known_defects(plain, to_defect).astype(np.float32)
+
+    def keys(self) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+        """Ids of the bank and their keys, by ascending key.
+
+        Shapes: -> (N,), (N,).
+        """
+        return self._table.all_keys()
+
+    @property
+    def groups(self) -> GroupLedger:
+        """Which bank images were taken together; to be read only."""
+        return self._table.groups
+
+    def _calibrated(self, used_k: int) -> CalibrationScores:
+        ids = self._table.ids
+        if len(self.bank) <= self._table.groups.largest():
+            return CalibrationScores(scores=np.zeros(0, dtype=np.float32), ids=ids[:0])
+        plain = mean_of_nearest(self._table.nearest(used_k).distances, used_k)
+        to_defect = np.full(ids.size, np.inf, dtype=np.float32)
+        if len(self.anomalous):
+            followed = self._defects_near_rows
+            followed.leave(np.setdiff1d(followed.ids, ids))
+            entering = np.setdiff1d(ids, followed.ids)
+            followed.enter(entering, self.bank.vectors(entering))
+            ascending = np.argsort(followed.ids)
+            places = ascending[np.searchsorted(followed.ids, ids, sorter=ascending)]
+            to_defect = followed.nearest(1).distances[places, 0]
+        return CalibrationScores(scores=weighed_by_known_defects(plain, to_defect).astype(np.float32),
+        ids=ids)
+
+    def _asked_k(self, k: int | None) -> int:
+        if k is None:
+            return self.params.k
+        if not 1 <= k <= K_MAX:
+            raise ParameterInvalid(f"`k` of method `dn2` must be a whole number from 1 to {K_MAX}; got {k}.")
+        return k
+
+    def _prepared(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self.params.normalize and self.params.metric is Metric.L2 and vectors.ndim == 2:
+            return unit_rows(vectors)
+        return vectors
+
+
+def _search(
+    index: VectorIndex, vectors: NDArray[np.float32], k: int, exclude: NDArray[np.int64] | None
+) -> Neighbours:
+    if exclude is None:
+        return index.search(vectors, k)
+    found = index.search(vectors, k + 1)
+    return first_kept(found, (found.ids != exclude[:, None]) & (found.ids >= 0), k)

@@ -36,14 +36,13 @@ def scores(queries, bank, k: int, metric: str, defects=()) -> np.ndarray:
     return np.array(result)
 
 
-def leave_one_out(bank, k: int, metric: str, groups: Sequence[str | None] | None = None, defects=()) ->
-np.ndarray:
+def leave_one_out(bank, k: int, metric: str, groups: Sequence[str | None] = (), defects=()) -> np.ndarray:
     result = []
     for row, query in enumerate(bank):
         others = [
             other
             for place, other in enumerate(bank)
-            if place != row and (groups is None or groups[row] is None or groups[place] != groups[row])
+            if place != row and (not groups or groups[row] is None or groups[place] != groups[row])
         ]
         to_defect = min((distance(query, defect, metric) for defect in defects), default=math.inf)
         result.append(weighed(mean_to_nearest(query, others, k, metric), to_defect))

@@ -126,8 +126,11 @@ def member_shares(
     """
     kind, m = _pooling(pooling), members.shape[0]
     x = members.astype(np.float64)
-    pooled = x.mean(axis=0) if kind is Pooling.MEAN else x.max(axis=0) if kind is Pooling.MAX else
-    x.reshape(-1) r = reference.astype(np.float64)
+    if kind is Pooling.MEAN:
+        pooled = x.mean(axis=0)
+    else:
+        pooled = x.max(axis=0) if kind is Pooling.MAX else x.reshape(-1)
+    r = reference.astype(np.float64)
     scale = 1.0
     if metric is Metric.COSINE:
         scale, length = float(np.linalg.norm(pooled)) or 1.0, float(np.linalg.norm(r)) or 1.0
@@ -144,7 +147,8 @@ def member_shares(
     # Below this the difference is rounding of the float32 reference, and shares of it would be noise.
     if whole <= 1e-12 * max(float(r @ r), 1e-300):
         return np.full(m, 1.0 / m)
-    return parts / parts.sum()
+    shares: NDArray[np.float64] = parts / parts.sum()
+    return shares
 
 
 class GroupBank:
@@ -198,8 +202,8 @@ class GroupBank:
         m = vectors.shape[0]
         if self.set_size is not None and m != self.set_size:
             raise SetSizeMismatch(
-                f"The set of images must hold {self.set_size} images, as the sets it is compared with; got
-                {m}."
+                f"The set of images must hold {self.set_size} images, as the sets it is compared with; "
+                f"got {m}."
             )
         members = _prepared(vectors, self._params)
         pooled = pool(members, self.pooling)[None, :]
@@ -252,8 +256,8 @@ def registered_group_bank(
         other = [name for name in names if sizes[name] != sizes[names[0]]]
         if other:
             raise SetSizeMismatch(
-                f"Group `{other[0]}` must hold {sizes[names[0]]} images, as group `{names[0]}` does, to be
-                pooled " f"by concat; got {sizes[other[0]]}."
+                f"Group `{other[0]}` must hold {sizes[names[0]]} images, as group `{names[0]}` does, to "
+                f"be pooled by concat; got {sizes[other[0]]}."
             )
     return GroupBank(
         mode="registered",

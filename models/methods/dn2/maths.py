@@ -53,7 +53,8 @@ def weighed_by_known_defects(
     # At d_a = 0 the quotient is undefined; the factor is then its ceiling, and a score of 0 stays 0.
     ratio = np.full(plain.shape, FACTOR_MAX)
     np.divide(plain, divisor, out=ratio, where=divisor > 0)
-    return plain * np.clip(ratio, 1.0, FACTOR_MAX)
+    weighed: NDArray[np.float64] = plain * np.clip(ratio, 1.0, FACTOR_MAX)
+    return weighed
 
 
 def unit_rows(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -66,4 +67,5 @@ def unit_rows(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     lengths = np.sqrt((exact * exact).sum(axis=1))
     lengths[lengths == 0.0] = 1.0
     with np.errstate(invalid="ignore"):  # infinity over infinity is NaN, which the index refuses by name
-        return (exact / lengths[:, None]).astype(np.float32)
+        scaled: NDArray[np.float32] = (exact / lengths[:, None]).astype(np.float32)
+    return scaled

@@ -36,15 +36,13 @@ _ROWS = 256  # queries in one search of the taught defects: bounds its memory
 class DN2Params(Params):
     """Parameters of `dn2`."""
 
-    k: int = Field(2, ge=1, le=K_MAX, description="Nearest normal images whose distances are averaged, in
-    images.")
+    k: int = Field(2, ge=1, le=K_MAX, description="How many nearest normal images are averaged, in images.")
     metric: Metric = Field(
-        Metric.COSINE, description="Distance between vectors: `cosine` is 1 - cos, `l2` is Euclidean, not
-        squared."
+        Metric.COSINE,
+        description="Distance of two vectors: `cosine` is 1 - cos, `l2` is Euclidean.",
     )
     normalize: bool = Field(
-        False, description="Divide each vector by its length first; only with `l2`, `cosine` ignores length
-        anyway."
+        False, description="Divide each vector by its length first; `l2` only, `cosine` ignores length."
     )
 
 
@@ -230,8 +228,8 @@ class LiveDN2:
         asked_k = self._asked_k(k)
         if len(self.bank) <= self._table.groups.largest():
             raise BankTooSmall(
-                "The bank of method `dn2` must hold at least 2 normal images, not all of one group, to
-                compare them " f"with each other; got {len(self.bank)}."
+                "The bank of method `dn2` must hold at least 2 normal images, not all of one group, "
+                f"to compare them with each other; got {len(self.bank)}."
             )
         used_k = self._table.usable_k(asked_k)
         ids, nearest = every_nearest_others(self.bank, used_k, self._table.groups, progress)
@@ -269,8 +267,9 @@ class LiveDN2:
             ascending = np.argsort(followed.ids)
             places = ascending[np.searchsorted(followed.ids, ids, sorter=ascending)]
             to_defect = followed.nearest(1).distances[places, 0]
-        return CalibrationScores(scores=weighed_by_known_defects(plain, to_defect).astype(np.float32),
-        ids=ids)
+        return CalibrationScores(
+            scores=weighed_by_known_defects(plain, to_defect).astype(np.float32), ids=ids
+        )
 
     def _asked_k(self, k: int | None) -> int:
         if k is None:

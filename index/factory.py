@@ -1,0 +1,29 @@
+"""From the name of a kind to an index."""
+
+from importlib import import_module
+from typing import Literal, cast, get_args
+
+from index.contract import Metric, VectorIndex
+from index.errors import KindUnknown
+
+Kind = Literal["exact", "flat"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+# Named, not imported: whoever only needs the errors or the exact index does not load FAISS.
+_CLASSES: dict[Kind, tuple[str, str]] = {
+    "exact": ("index.exact", "ExactIndex"),
+    "flat": ("index.faiss_flat", "FlatIndex"),
+}
+
+
+def make_index(kind: Kind, *, width: int, metric: Metric) -> VectorIndex:
+    """An empty index: `exact` for small sets, `flat` for the same answers through FAISS.
+
+    Raises:
+        KindUnknown: there is no such kind.
+        CountOutOfRange: `width` is below one.
+    """
+    if kind not in _CLASSES:
+        raise KindUnknown(f"`kind` of an index must be one of {', '.join(KINDS)}; got {kind!r}.")
+    module, name = _CLASSES[kind]
+    return cast(VectorIndex, getattr(import_module(module), name)(width=width, metric=metric))

@@ -1,0 +1,1 @@
+"""The command line: one module for each command, all of them clients of the same REST paths."""

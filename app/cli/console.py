@@ -1,0 +1,53 @@
+"""What a command writes where: results to standard output, everything else to standard error."""
+
+import json
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+
+def results() -> Console:
+    """The console of results."""
+    return Console(file=sys.stdout)
+
+
+def messages() -> Console:
+    """The console of messages, progress and errors."""
+    return Console(file=sys.stderr)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output, for programs."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+class RateColumn(ProgressColumn):
+    """Images a second, over the last moments."""
+
+    def render(self, task: Task) -> Text:
+        """The column's text."""
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.1f} images/s", style="progress.data.speed")
+
+
+def images_progress() -> Progress:
+    """A bar with count, rate and remaining time, on standard error."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        RateColumn(),
+        TimeRemainingColumn(),
+        console=messages(),
+    )

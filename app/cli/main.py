@@ -1,0 +1,81 @@
+"""Entry point of the console script `oddity`."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+from pydantic import ValidationError
+from typer.core import TyperCommand, TyperGroup
+
+from app.cli.console import messages
+from app.cli.failures import CommandFailed
+
+# Name -> one line for `oddity --help`. Each is the module of the same name in this package, imported only when
+# it is asked for: the network's libraries take seconds to load, and most commands do without them.
+COMMANDS = {
+    "serve": "Run the service.",
+    "demo": "Build two small collections from images made on the spot, and score some.",
+    "ingest": "Add the images of a folder to a collection.",
+    "score": "Score the images of a folder; writes a CSV file.",
+    "search": "Find the images most like one image.",
+    "migrate": "Bring the tables of the record to this version.",
+    "weights": "List the weights of backbones, or fetch some once.",
+    "bench": "Measure: accuracy, agreement with a reference.",
+}
+
+
+class LateGroup(TyperGroup):
+    """The commands above, each imported only when it is the one that runs."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+        """Names in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
+        """A stand-in that has the name and the line of help."""
+        line = COMMANDS.get(cmd_name)
+        return None if line is None else TyperCommand(cmd_name, help=line)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The real command."""
+        name, stand_in, rest = super().resolve_command(ctx, args)
+        if name not in COMMANDS or stand_in is None:
+            return name, stand_in, rest
+        command = typer.main.get_command(importlib.import_module(f"app.cli.{name}").cli)
+        command.name = name
+        return name, command, rest
+
+
+cli = typer.Typer(
+    cls=LateGroup,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@cli.callback()
+def _oddity() -> None:
+    """Oddity: image anomaly detection and similarity search, self-hosted."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command; a failure is a sentence and exit code 1, or 2 when it was typed wrongly."""
+    try:
+        cli(args=None if arguments is None else list(arguments), prog_name="oddity")
+    except CommandFailed as failure:
+        messages().print(f"[bold red]Error:[/] {_plain(str(failure))}", highlight=False, soft_wrap=True)
+        sys.exit(failure.exit_code)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "ODDITY_" + "_".join(map(str, first["loc"])).upper()
+        messages().print(
+            f"[bold red]Error:[/] `{name}`: {_plain(first['msg'])}.", highlight=False, soft_wrap=True
+        )
+        sys.exit(2)
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", r"\[")

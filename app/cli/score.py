@@ -1,0 +1,122 @@
+"""`oddity score`: a CSV of scores, p-values, verdicts and nearest images."""
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Annotated, Any
+
+import typer
+
+from app.cli.client import Client, open_client
+from app.cli.console import images_progress, messages, print_json
+from app.cli.options import CollectionOption, DataOption, FolderArgument, JsonOption, ServerOption
+from app.cli.sending import Picture, answers, batches, folder_pictures, loaded
+
+cli = typer.Typer()
+
+
+@cli.command()
+def score(
+    folder: FolderArgument,
+    collection: CollectionOption,
+    out: Annotated[Path, typer.Option("--out", "-o", help="CSV file to write; - for standard output.")],
+    server: ServerOption = None,
+    data: DataOption = None,
+    false_alarm_rate: Annotated[
+        float | None, typer.Option(help="Share of normal images that may alarm [default: the collection's].")
+    ] = None,
+    k: Annotated[
+        int | None, typer.Option(help="Nearest normal images averaged [default: the collection's].")
+    ] = None,
+    neighbours: Annotated[
+        int, typer.Option(min=0, max=100, help="Nearest normal images listed in each row.")
+    ] = 3,
+    as_json: JsonOption = False,
+) -> None:
+    """Score every image of a folder against a collection, one CSV row for each in a stable order.
+
+    Columns: path, score, p_value, anomalous, then id, distance and file of each nearest normal image, problem.
+    Exit code 1 when any image could not be scored.
+    """
+    pictures = folder_pictures(folder)
+    asked = {"k": k, "false_alarm_rate": false_alarm_rate, "neighbours": neighbours}
+    fields = {name: str(value) for name, value in asked.items() if value is not None}
+    counts = {"images": 0, "anomalous": 0, "problems": 0}
+    with open_client(server, data) as client, _writable(out) as file, images_progress() as progress:
+        bar = progress.add_task("Scoring", total=len(pictures))
+        writer = csv.writer(file)
+        writer.writerow(_head(neighbours))
+        for name, result in score_pictures(
+            client, collection, pictures, fields, lambda count: progress.advance(bar, count)
+        ):
+            writer.writerow(_row(name, result, neighbours))
+            counts["images"] += 1
+            counts["anomalous"] += bool(result.get("anomalous"))
+            counts["problems"] += "problem" in result
+    if as_json and str(out) != "-":
+        print_json({"collection": collection, "out": str(out), **counts})
+    else:
+        text = (
+            f"{counts['images']} images, {counts['anomalous']} anomalous, {counts['problems']} with problems"
+        )
+        messages().print(f"{collection}: {text}; written to {out}.", highlight=False, markup=False)
+    if counts["problems"]:
+        raise typer.Exit(1)
+
+
+def score_pictures(
+    client: Client,
+    collection: str,
+    pictures: Sequence[Picture],
+    fields: dict[str, str],
+    advance: Callable[[int], None] | None = None,
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name and result of each picture in order, as POST /anomaly gives it."""
+    path = f"{client.collection(collection)}/anomaly"
+    for batch in batches(loaded(pictures)):
+        told = answers(client, path, "results", batch, lambda _: fields)
+        yield from zip((image.picture.name for image in batch), told, strict=True)
+        if advance is not None:
+            advance(len(batch))
+
+
+def _head(neighbours: int) -> list[str]:
+    near = [
+        name
+        for place in range(1, neighbours + 1)
+        for name in (f"neighbour_{place}", f"distance_{place}", f"file_{place}")
+    ]
+    return ["path", "score", "p_value", "anomalous", *near, "problem"]
+
+
+def _row(name: str, result: dict[str, Any], neighbours: int) -> list[Any]:
+    near: list[Any] = []
+    for one in result.get("neighbours", [])[:neighbours]:
+        near += [one["id"], one["distance"], one["metadata"].get("filename", "")]
+    near += [""] * (3 * neighbours - len(near))
+    verdict = result.get("anomalous")
+    problem = result["problem"]["detail"] if "problem" in result else ""
+    return [
+        name,
+        result.get("score"),
+        result.get("p_value"),
+        None if verdict is None else json.dumps(verdict),
+        *near,
+        problem,
+    ]
+
+
+@contextmanager
+def _writable(out: Path) -> Iterator[IO[str]]:
+    """A file that takes its name only when it is complete."""
+    if str(out) == "-":
+        yield sys.stdout
+        return
+    part = out.with_name(out.name + ".part")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    with part.open("w", newline="", encoding="utf-8") as file:
+        yield file
+    part.replace(out)

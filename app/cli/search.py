@@ -1,0 +1,42 @@
+"""`oddity search`: the images most like one image."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from app.cli.client import open_client
+from app.cli.console import print_json, results
+from app.cli.failures import CommandFailed
+from app.cli.options import CollectionOption, DataOption, JsonOption, ServerOption
+
+cli = typer.Typer()
+
+
+@cli.command()
+def search(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", exists=True, dir_okay=False, readable=True)],
+    collection: CollectionOption,
+    k: Annotated[int, typer.Option(min=1, max=1000, help="How many images.")] = 10,
+    server: ServerOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the images of a collection that look most like this one, nearest first."""
+    with open_client(server, data) as client:
+        path = f"{client.collection(collection)}/query"
+        answer = client.post_files(path, [(image.name, image.read_bytes())], {"k": str(k)})
+    found = answer["results"][0]
+    if isinstance(found, dict):  # a problem in place of the neighbours
+        raise CommandFailed(f"{image}: {found['problem']['detail']}")
+    if as_json:
+        print_json(answer)
+        return
+    table = Table(title=f"Nearest to {image.name} in {collection} ({answer['metric']})")
+    table.add_column("distance", justify="right")
+    table.add_column("file")
+    table.add_column("id", overflow="ellipsis", no_wrap=True)
+    for one in found:
+        table.add_row(f"{one['distance']:.4f}", str(one["metadata"].get("filename", "")), one["id"])
+    results().print(table)

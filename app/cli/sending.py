@@ -1,0 +1,143 @@
+"""Images on their way to the service: found, read, sent in batches, answered one by one."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from app.cli.client import Client
+from app.cli.failures import CommandFailed, Refused
+
+BATCH_FILES = 32
+BATCH_BYTES = 32 * 2**20
+SUFFIXES = frozenset(
+    (
+        ".avif",
+        ".bmp",
+        ".dib",
+        ".gif",
+        ".j2k",
+        ".jfif",
+        ".jp2",
+        ".jpe",
+        ".jpeg",
+        ".jpg",
+        ".jpx",
+        ".pbm",
+        ".pgm",
+        ".png",
+        ".pnm",
+        ".ppm",
+        ".tga",
+        ".tif",
+        ".tiff",
+        ".webp",
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image that can be read when its turn comes."""
+
+    name: str  # as shown and as sent
+    read: Callable[[], bytes]
+    facts: dict[str, Any] = field(default_factory=dict)  # id, role, label, group to send with it
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """An image that was read, or the reason why it could not be."""
+
+    picture: Picture
+    data: bytes
+    fault: str | None = None
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Image files (by suffix) of a folder and all below it, in a stable order; hidden ones are left out."""
+    found: list[Path] = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        chosen = (
+            name
+            for name in sorted(files)
+            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
+        )
+        found.extend(Path(place, name) for name in chosen)
+    return found
+
+
+def folder_pictures(folder: Path) -> list[Picture]:
+    """The images of a folder, named by their path below it. Raises CommandFailed when there is none."""
+    files = image_files(folder)
+    if not files:
+        raise CommandFailed(
+            f"There is no image file below {folder}; files are chosen by their suffix: {' '.join(sorted(SUFFIXES))}."
+        )
+    return [Picture(path.relative_to(folder).as_posix(), path.read_bytes) for path in files]
+
+
+def loaded(pictures: Iterable[Picture]) -> Iterator[Loaded]:
+    """Each picture with its bytes, in order."""
+    for picture in pictures:
+        try:
+            yield Loaded(picture, picture.read())
+        except OSError as error:
+            yield Loaded(picture, b"", f"The file cannot be read: {error.strerror or error}.")
+
+
+def batches(images: Iterable[Loaded]) -> Iterator[list[Loaded]]:
+    """Images in order, at most 32 at a time and 32 MiB unless a single one is larger."""
+    batch: list[Loaded] = []
+    size = 0
+    for image in images:
+        if batch and (len(batch) == BATCH_FILES or size + len(image.data) > BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(image)
+        size += len(image.data)
+    if batch:
+        yield batch
+
+
+def answers(
+    client: Client,
+    path: str,
+    key: str,
+    batch: Sequence[Loaded],
+    fields: Callable[[Sequence[Loaded]], dict[str, str]],
+) -> list[dict[str, Any]]:
+    """One entry for each image of a batch, in order; `{"problem": …}` for one that could not be sent.
+
+    `key` names the list in the answer, `fields` gives the form fields for the images really sent. A batch that is
+    too large for the server is sent again one by one.
+    """
+    readable = [image for image in batch if image.fault is None]
+    told = iter(_sent(client, path, key, readable, fields))
+    return [
+        next(told) if image.fault is None else {"problem": {"code": "file_unreadable", "detail": image.fault}}
+        for image in batch
+    ]
+
+
+def _sent(
+    client: Client,
+    path: str,
+    key: str,
+    batch: Sequence[Loaded],
+    fields: Callable[[Sequence[Loaded]], dict[str, str]],
+) -> list[dict[str, Any]]:
+    if not batch:
+        return []
+    try:
+        answer = client.post_files(path, [(image.picture.name, image.data) for image in batch], fields(batch))
+    except Refused as refused:
+        if refused.status != 413:
+            raise
+        if len(batch) == 1:
+            return [{"problem": {"code": refused.code, "detail": str(refused)}}]
+        return [entry for image in batch for entry in _sent(client, path, key, [image], fields)]
+    told: list[dict[str, Any]] = answer[key]
+    return told

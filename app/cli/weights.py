@@ -1,0 +1,77 @@
+"""`oddity weights`: what there is, and bringing published weights once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+
+from app.cli.client import folder_settings
+from app.cli.console import messages, print_json, results
+from app.cli.failures import CommandFailed
+from app.cli.options import DataOption, JsonOption
+from models.backbones.fetch import fetch_weights
+from models.backbones.loader import default_weights
+from models.backbones.resnet import BACKBONES
+from models.errors import ModelsError
+
+cli = typer.Typer(no_args_is_help=True, help="List the weights of backbones, or fetch some once.")
+
+
+@cli.command("list")
+def list_weights(data: DataOption = None, as_json: JsonOption = False) -> None:
+    """List the backbones with the weights that are here for them."""
+    folder = _folder(data)
+    here = {
+        name: {
+            "default": default_weights(name),
+            "torchvision": (folder / record.weights_file).is_file(),
+            "file": record.weights_file,
+            "licence": record.weights_licence,
+        }
+        for name, record in BACKBONES.items()
+    }
+    if as_json:
+        print_json(here)
+        return
+    table = Table(title=f"Weights; published files go to {folder}")
+    for head in ("backbone", "default here", "published file", "fetched"):
+        table.add_column(head)
+    for name, facts in here.items():
+        fetched = "yes" if facts["torchvision"] else "no"
+        table.add_row(name, str(facts["default"]), str(facts["file"]), fetched)
+    results().print(table)
+
+
+@cli.command()
+def fetch(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A backbone of `oddity weights list`.")],
+    data: DataOption = None,
+    url: Annotated[str | None, typer.Option(help="Address of a mirror of the same file.")] = None,
+) -> None:
+    """Download the published weights of a backbone into the data folder, checked by their sha256."""
+    columns = (TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    try:
+        with Progress(*columns, console=messages()) as progress:
+            bar = progress.add_task(name, total=None)
+            path = fetch_weights(
+                name,
+                _folder(data),
+                url=url,
+                progress=lambda so_far, total: progress.update(bar, completed=so_far, total=total),
+            )
+    except ModelsError as error:
+        raise CommandFailed(str(error)) from error
+    messages().print(f"{path} is here; collections use it with weights `torchvision`.", soft_wrap=True)
+
+
+def _folder(data: Path | None) -> Path:
+    return folder_settings(data).data / "weights"

@@ -118,7 +118,7 @@ async def _multipart(request: Request, raw: bytes, settings: Settings) -> tuple[
         form = await again.form(max_files=settings.files_limit, max_fields=64, max_part_size=FIELD_LIMIT_BYTES)
     except HTTPException as error:  # starlette's word for malformed or too many parts
         raise Invalid(f"The multipart body cannot be read: {error.detail}", "multipart_malformed") from error
-    async with form:
+    try:
         for name, value in form.multi_items():
             if isinstance(value, UploadFile):
                 if name not in ("files", "file", "files[]"):
@@ -128,6 +128,8 @@ async def _multipart(request: Request, raw: bytes, settings: Settings) -> tuple[
                 raise Invalid(f"The form field `{name}` is given twice; give it once.", "conflicting_parameters")
             else:
                 fields[name] = value
+    finally:
+        await form.close()
     return uploads, fields
 
 

@@ -5,7 +5,6 @@ from typing import Any
 from fastapi import APIRouter
 
 from app.dependencies import CoreDependency
-from models.catalog import Catalog
 
 router = APIRouter(tags=["scorers"])
 

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.bodies import Upload
-from app.compressed import active_scorer
 from app.core import Core
 from app.errors import Conflict, Invalid, NotFound, item_problem
 from app.scoring.schemas import ScoreParameters
@@ -40,7 +39,7 @@ def score_images(core: Core, name: str, uploads: Sequence[Upload], parameters: S
     _check_scorer(state, parameters)
     images = vectors_of(core, state, uploads, parameters.ids)
     with state.lock.read():
-        scorer = active_scorer(state)
+        scorer = state.dn2
         k = parameters.k or state.settings.k
         shown = state.settings.neighbours if parameters.neighbours is None else parameters.neighbours
         with state.calibrating:

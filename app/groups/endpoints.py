@@ -1,0 +1,71 @@
+"""PUT, GET, DELETE /v1/collections/{c}/groups/{g} and POST /v1/collections/{c}/groups/anomaly."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Request
+from fastapi.responses import JSONResponse
+
+from app.bodies import parse, read_body
+from app.dependencies import CoreDependency, SlotsDependency
+from app.groups import service
+from app.groups.schemas import GroupScoreParameters, RegisterParameters
+from app.names import CollectionName, Name
+from app.openapi import images_body
+
+router = APIRouter(tags=["groups"])
+GroupName = Annotated[Name, Path(alias="g", description="Name of the group.")]
+
+
+@router.put(
+    "/v1/collections/{c}/groups/{g}",
+    responses={201: {"description": "Registered."}, 207: {"description": "Registered without the files that were refused."}},
+    openapi_extra=images_body(
+        ids="JSON list of stored images instead of files, in order.",
+        items="JSON text: one object for each file with id, label, metadata.",
+        role="Role of new images, default normal.",
+        metadata="JSON object kept with the group.",
+    ),
+)
+async def put_group(c: CollectionName, group: GroupName, request: Request, core: CoreDependency, slots: SlotsDependency) -> JSONResponse:
+    """Register a normal set, in place of any earlier one of this name."""
+    body = await read_body(request, core.settings)
+    parameters = parse(RegisterParameters, body.parameters)
+    answer, status = await slots.run(service.put_group, core, c, group, body.uploads, parameters)
+    return JSONResponse(answer, status_code=status)
+
+
+@router.get("/v1/collections/{c}/groups")
+async def list_groups(c: CollectionName, core: CoreDependency, slots: SlotsDependency) -> dict[str, Any]:
+    """Every registered group."""
+    return {"groups": await slots.run(service.list_groups, core, c)}
+
+
+@router.get("/v1/collections/{c}/groups/{g}")
+async def get_group(c: CollectionName, group: GroupName, core: CoreDependency, slots: SlotsDependency) -> dict[str, Any]:
+    """One registered group."""
+    return await slots.run(service.get_group, core, c, group)
+
+
+@router.delete("/v1/collections/{c}/groups/{g}", status_code=204)
+async def delete_group(c: CollectionName, group: GroupName, core: CoreDependency, slots: SlotsDependency) -> None:
+    """Forget a group; its images stay."""
+    await slots.run(service.delete_group, core, c, group)
+
+
+@router.post(
+    "/v1/collections/{c}/groups/anomaly",
+    responses={207: {"description": "Some files could not be read; the set of the others is scored."}},
+    openapi_extra=images_body(
+        pooling="mean, max or concat.",
+        k="Mean distance to the k nearest normal sets.",
+        neighbours="How many nearest normal sets are shown.",
+        false_alarm_rate="Share of normal sets that may alarm.",
+        ids="JSON list of stored images instead of files.",
+    ),
+)
+async def score_group(c: CollectionName, request: Request, core: CoreDependency, slots: SlotsDependency) -> JSONResponse:
+    """Score a set of images against registered groups, or against sets of the same size drawn from the bank."""
+    body = await read_body(request, core.settings)
+    parameters = parse(GroupScoreParameters, body.parameters)
+    answer, status = await slots.run(service.score_group, core, c, body.uploads, parameters)
+    return JSONResponse(answer, status_code=status)

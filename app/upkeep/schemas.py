@@ -1,0 +1,40 @@
+"""Parameters of the upkeep paths."""
+
+from typing import Annotated, Literal
+
+from fastapi import Path
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class CleanParameters(BaseModel):
+    """Body of POST /clean."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    fraction: Annotated[float, Field(ge=0, le=0.5, description="Share of the bank that is dropped, strangest first.")]
+    k: Annotated[
+        int | None, Field(ge=1, le=64, description="Neighbours averaged for the scores; unset: the collection's k.")
+    ] = None
+
+
+class CompressParameters(BaseModel):
+    """Body of POST /compress."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: Annotated[
+        Literal["kmeans", "coreset"], Field(description="k-means centres, or images chosen by k-center greedy.")
+    ]
+    size: Annotated[int, Field(ge=1, le=1_000_000, description="Rows of the small bank.")]
+    seed: Annotated[int, Field(ge=0, lt=2**31, description="The same seed chooses the same rows.")] = 0
+
+
+class CalibrateParameters(BaseModel):
+    """Body of POST /calibrate."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    k: Annotated[int | None, Field(ge=1, le=64, description="k of dn2; unset: the collection's own.")] = None
+
+
+CleaningId = Annotated[str, Path(alias="job", pattern="^[0-9a-f]{32}$", description="Id of the job that cleaned.")]

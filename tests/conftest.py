@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 
 from app.main import create_app
 from app.settings import Settings
+from tests.allowed_skips import ALLOWED_SKIPS
 
 Draw = Callable[..., bytes]
 
@@ -57,3 +58,14 @@ def add(client: TestClient, collection: str, images: dict[str, bytes], **paramet
     )
     assert answer.status_code == 201, answer.text
     return answer.json()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A skipped test proves nothing: unless it is on the list with a reason, the run fails."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None:
+        return
+    unlisted = sorted({report.nodeid for report in reporter.stats.get("skipped", ())} - set(ALLOWED_SKIPS))
+    if unlisted and session.exitstatus == 0:
+        reporter.write_line(f"skipped without being listed in tests/allowed_skips.py: {', '.join(unlisted)}", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

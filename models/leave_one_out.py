@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from index import Neighbours, VectorIndex, make_index
+from index import Metric, Neighbours, VectorIndex, make_index
 from models.errors import ParameterInvalid
 
 CALIBRATION_ROWS = 2000
@@ -185,6 +185,7 @@ class NearestRows:
         self.depth = depth
         self.ids = np.zeros(0, dtype=np.int64)
         self._vectors = np.zeros((0, targets.width), dtype=np.float32)
+        self._sighted = np.zeros((0, targets.width), dtype=np.float32)
         self._nearest = _nothing(0, depth)
         self._known = np.zeros(0, dtype=np.int64)
         self._complete = np.zeros(0, dtype=np.bool_)
@@ -194,6 +195,7 @@ class NearestRows:
         empty = _nothing(ids.size, self.depth)
         self.ids = np.concatenate([self.ids, ids])
         self._vectors = np.concatenate([self._vectors, vectors])
+        self._sighted = np.concatenate([self._sighted, self._as_sighted(vectors)])
         self._nearest = Neighbours(
             ids=np.concatenate([self._nearest.ids, empty.ids]),
             distances=np.concatenate([self._nearest.distances, empty.distances]),
@@ -204,45 +206,83 @@ class NearestRows:
     def leave(self, ids: NDArray[np.int64]) -> None:
         """Stop following rows; unknown ones are ignored."""
         stay = ~np.isin(self.ids, ids)
-        self.ids, self._vectors = self.ids[stay], self._vectors[stay]
+        self.ids, self._vectors, self._sighted = self.ids[stay], self._vectors[stay], self._sighted[stay]
         self._nearest = Neighbours(ids=self._nearest.ids[stay], distances=self._nearest.distances[stay])
         self._known, self._complete = self._known[stay], self._complete[stay]
 
     def targets_added(self, ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
         """Merge targets that were just added, none of which may be a row."""
-        if self.ids.size == 0:
-            return
         for start in range(0, ids.size, _MERGE_ROWS):
             part = slice(start, start + _MERGE_ROWS)
-            # A small index of the newcomers gives the same bits as a search over everything: an index
-            # recomputes each distance it returns from the two rows alone.
-            newcomers = make_index("exact", width=self._targets.width, metric=self._targets.metric)
-            newcomers.add(ids[part], vectors[part])
-            self._merge(nearest_others(newcomers, self.ids, self._vectors, self.depth, self._groups))
+            rows = self._rows_in_reach(vectors[part])
+            if rows.size:
+                # A small index of the newcomers gives the same bits as a search over everything: an index
+                # measures each distance it returns from the two rows alone.
+                newcomers = make_index("flat", width=self._targets.width, metric=self._targets.metric)
+                newcomers.add(ids[part], vectors[part])
+                fresh = nearest_others(
+                    newcomers, self.ids[rows], self._vectors[rows], self.depth, self._groups
+                )
+                self._merge(rows, fresh)
 
-    def _merge(self, fresh: Neighbours) -> None:
-        old, rows = self._nearest, np.arange(self.ids.size)
-        ids = np.concatenate([old.ids, fresh.ids], axis=1)
-        distances = np.concatenate([old.distances, fresh.distances], axis=1)
+    def _as_sighted(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self._targets.metric is not Metric.COSINE:
+            return vectors
+        lengths = np.sqrt((vectors.astype(np.float64) ** 2).sum(axis=1, keepdims=True))
+        sighted: NDArray[np.float32] = np.divide(
+            vectors, lengths, where=lengths > 0, out=np.zeros(vectors.shape)
+        )
+        return sighted.astype(np.float32)
+
+    def _rows_in_reach(self, vectors: NDArray[np.float32]) -> NDArray[np.intp]:
+        """Rows whose list a newcomer may enter: all of those, and few others.
+
+        One matrix product; in a large bank it leaves a handful of rows to measure. Its rounding is bounded,
+        and the bound is doubled to cover that of the distances it is compared with.
+        """
+        if self.ids.size == 0:
+            return np.zeros(0, dtype=np.intp)
+        newcomers = self._as_sighted(vectors)
+        row_squares = (self._sighted.astype(np.float64) ** 2).sum(axis=1)
+        new_squares = (newcomers.astype(np.float64) ** 2).sum(axis=1)
+        squares = row_squares[:, None] + new_squares - 2.0 * (self._sighted @ newcomers.T)
+        rounding = 2.0 * (self._targets.width + 16) * 2.0**-24
+        slack = rounding * (np.sqrt(row_squares)[:, None] + np.sqrt(new_squares)) ** 2
+
+        edge = self._nearest.distances[np.arange(self.ids.size), np.maximum(self._known - 1, 0)]
+        edge = edge.astype(np.float64)
+        reach = 2.0 * edge if self._targets.metric is Metric.COSINE else edge**2
+        reach *= 1.0 + 1e-4
+        reach[self._complete & (self._known < self.depth)] = np.inf
+        # A vector of zeros has no angle: it is at distance 1 from everything, whatever the product says.
+        if self._targets.metric is Metric.COSINE:
+            blank = (row_squares == 0)[:, None] | (new_squares == 0)
+            squares[blank], slack[blank] = 2.0, 1e-3
+        inside = (squares <= reach[:, None] + slack).any(axis=1)
+        return np.flatnonzero(inside & (self._complete | (self._known > 0)))
+
+    def _merge(self, rows: NDArray[np.intp], fresh: Neighbours) -> None:
+        old_ids, old_distances = self._nearest.ids[rows], self._nearest.distances[rows]
+        known, complete = self._known[rows], self._complete[rows]
         # Beyond the last known neighbour of a row lie targets it has not seen, so newcomers count only up
-        # to there.
-        last = np.maximum(self._known - 1, 0)
-        edge_distance, edge_id = old.distances[rows, last], old.ids[rows, last]
-        before_edge = (fresh.distances < edge_distance[:, None]) | (
-            (fresh.distances == edge_distance[:, None]) & (fresh.ids < edge_id[:, None])
+        # to it.
+        place = np.arange(rows.size), np.maximum(known - 1, 0)
+        edge_distance, edge_id = old_distances[place][:, None], old_ids[place][:, None]
+        before_edge = (fresh.distances < edge_distance) | (
+            (fresh.distances == edge_distance) & (fresh.ids < edge_id)
         )
-        counted = (fresh.ids >= 0) & (self._complete[:, None] | (before_edge & (self._known[:, None] > 0)))
-        ids[:, self.depth :][~counted] = -1
-        distances[:, self.depth :][~counted] = np.inf
-        total = self._known + counted.sum(axis=1)
-        # lexsort would place the padding's id -1 before a real neighbour at an infinite distance.
+        counted = (fresh.ids >= 0) & (complete[:, None] | (before_edge & (known[:, None] > 0)))
+        ids = np.concatenate([old_ids, np.where(counted, fresh.ids, -1)], axis=1)
+        distances = np.concatenate(
+            [old_distances, np.where(counted, fresh.distances, np.float32(np.inf))], axis=1
+        )
+        # By id among equals, but padding, whose id is -1, last.
         order = np.lexsort((np.where(ids < 0, np.iinfo(np.int64).max, ids), distances))[:, : self.depth]
-        self._nearest = Neighbours(
-            ids=np.take_along_axis(ids, order, axis=1),
-            distances=np.take_along_axis(distances, order, axis=1),
-        )
-        self._complete &= total <= self.depth
-        self._known = np.minimum(total, self.depth)
+        self._nearest.ids[rows] = np.take_along_axis(ids, order, axis=1)
+        self._nearest.distances[rows] = np.take_along_axis(distances, order, axis=1)
+        total = known + counted.sum(axis=1)
+        self._complete[rows] = complete & (total <= self.depth)
+        self._known[rows] = np.minimum(total, self.depth)
 
     def targets_removed(self, ids: NDArray[np.int64]) -> None:
         """Strike removed targets from the lists; what is left of a list stays exact."""

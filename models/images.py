@@ -141,13 +141,10 @@ def decode_image(data: bytes, limits: ImageLimits) -> DecodedImage:
             _check_size(image.size, limits)
             pixels = _upright_rgb(image, kind)
     except (Image.DecompressionBombError, MemoryError) as error:
-        raise ImageTooLarge(
-            f"`image` must fit into memory when decoded; got a {kind} that does not."
-        ) from error
+        raise ImageTooLarge(f"`image` must fit into memory when decoded; got a {kind} that does not.") from error
     except _PILLOW_FAILURES as error:
         raise ImageUnreadable(
-            f"`image` must be a complete, undamaged {kind}; got {len(data)} bytes that stop decoding: "
-            f"{_reason(error)}."
+            f"`image` must be a complete, undamaged {kind}; got {len(data)} bytes that stop decoding: {_reason(error)}."
         ) from error
     pixels.flags.writeable = False
     return DecodedImage(pixels=pixels, format=kind, width=pixels.shape[1], height=pixels.shape[0])
@@ -205,9 +202,7 @@ def _stranger(head: bytes) -> str:
         brand = head[8:12]
         if brand in (b"avif", b"avis"):
             return "AVIF"
-        return (
-            "HEIC" if brand in (b"heic", b"heix", b"mif1", b"msf1", b"hevc") else "a video or MP4 container"
-        )
+        return "HEIC" if brand in (b"heic", b"heix", b"mif1", b"msf1", b"hevc") else "a video or MP4 container"
     known = {
         b"%PDF": "PDF",
         b"8BPS": "Photoshop PSD",
@@ -246,9 +241,7 @@ def _reason(error: BaseException) -> str:
 def _check_size(size: tuple[int, int], limits: ImageLimits) -> None:
     width, height = size
     if max(width, height) > limits.side_max:
-        raise ImageTooLarge(
-            f"`image` must have sides of at most {limits.side_max} pixels; got {width} x {height}."
-        )
+        raise ImageTooLarge(f"`image` must have sides of at most {limits.side_max} pixels; got {width} x {height}.")
     if width * height > limits.pixels_max:
         raise ImageTooLarge(f"`image` must have at most {limits.pixels_max} pixels; got {width} x {height}.")
 
@@ -268,7 +261,7 @@ def _check_header(kind: str, data: bytes, limits: ImageLimits) -> None:
             _check_frames(_gif_frames(data, stop), limits)
         elif kind == "TIFF":
             _check_frames(_tiff_frames(data, stop), limits)
-    except (struct.error, IndexError):
+    except (struct.error, IndexError, OverflowError):
         # A header that ends early is Pillow's to refuse: it may still be a readable first frame.
         return
 

@@ -1,6 +1,6 @@
 """Vectors and their neighbours. Knows nothing of images or requests.
 
-`kmeans` and `set_threads` are fetched on first use, so that importing the package does not load FAISS.
+`kmeans` is fetched on first use, so that importing the package does not load FAISS.
 """
 
 from importlib import import_module
@@ -20,11 +20,12 @@ from index.errors import (
     VectorsRefused,
     WidthMismatch,
 )
-from index.factory import KINDS, make_index
+from index.factory import KINDS, Kind, make_index
+from index.snapshot import SnapshotHeader, load_snapshot, read_header, save_snapshot
+from index.threads import set_threads
 
 if TYPE_CHECKING:
     from index.faiss_kmeans import kmeans
-    from index.faiss_scan import set_threads
 
 __all__ = [
     "KINDS",
@@ -34,24 +35,27 @@ __all__ = [
     "IdInvalid",
     "IdTaken",
     "IdUnknown",
+    "Kind",
     "KindUnknown",
     "Metric",
     "Neighbours",
     "NotFinite",
     "SnapshotDamaged",
+    "SnapshotHeader",
     "VectorIndex",
     "VectorIndexError",
     "VectorsRefused",
     "WidthMismatch",
     "kmeans",
+    "load_snapshot",
     "make_index",
+    "read_header",
+    "save_snapshot",
     "set_threads",
 ]
 
-_ON_FIRST_USE = {"kmeans": "index.faiss_kmeans", "set_threads": "index.faiss_scan"}
-
 
 def __getattr__(name: str) -> Any:
-    if name not in _ON_FIRST_USE:
+    if name != "kmeans":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_ON_FIRST_USE[name]), name)
+    return import_module("index.faiss_kmeans").kmeans

@@ -19,9 +19,7 @@ def as_ids(ids: ArrayLike, *, what: str = "ids") -> NDArray[np.int64]:
     """
     given = np.asarray(ids)
     if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
-        raise IdInvalid(
-            f"`{what}` must be a list of whole numbers; got {given.dtype} of shape {given.shape}."
-        )
+        raise IdInvalid(f"`{what}` must be a list of whole numbers; got {given.dtype} of shape {given.shape}.")
     return given.astype(np.int64, copy=False)
 
 
@@ -30,11 +28,13 @@ def as_rows(vectors: ArrayLike, width: int, *, what: str) -> NDArray[np.float32]
 
     Raises:
         WidthMismatch: not two-dimensional or not `width` wide.
-        NotFinite: NaN, infinity or a length above 1e18.
+        NotFinite: NaN, infinity, a length above 1e18, or no numbers at all.
     """
     given = np.asarray(vectors)
     if given.ndim != 2 or given.shape[1] != width:
         raise WidthMismatch(f"`{what}` must have shape (rows, {width}); got {given.shape}.")
+    if given.dtype.kind not in "fiu":
+        raise NotFinite(f"`{what}` must be real numbers; got {given.dtype}.")
     with np.errstate(over="ignore", invalid="ignore"):
         rows = np.ascontiguousarray(given, dtype=np.float32)
         squares = np.einsum("nd,nd->n", rows, rows)
@@ -76,9 +76,7 @@ def unit_rows(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     return result
 
 
-def pair_distances(
-    metric: Metric, queries: NDArray[np.float32], rows: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def pair_distances(metric: Metric, queries: NDArray[np.float32], rows: NDArray[np.float32]) -> NDArray[np.float32]:
     """Distance of each query to the row beside it.
 
     Shapes: queries (..., D), rows (..., D), broadcast against each other -> (...). Unit rows for cosine.
@@ -86,8 +84,8 @@ def pair_distances(
     Memory: the differences, so callers go block by block.
 
     The sum runs along the last axis of a contiguous array: numpy then adds in an order that depends on D
-    alone. Neither a matrix product nor `einsum` does that (`einsum` cuts its sums every 8192 numbers, wherever
-    in a row that is), and a score must not depend on the other images of its batch.
+    alone. Neither a matrix product nor `einsum` does that (`einsum` cuts its sums every 8192 numbers, in the
+    middle of a row too), and a score must not depend on the other images of its batch.
     """
     difference = rows - queries
     np.multiply(difference, difference, out=difference)

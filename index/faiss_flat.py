@@ -1,4 +1,4 @@
-"""Exact search through FAISS: it lists candidates fast, numpy measures them, a bound proves none is missing."""
+"""Exact search through FAISS: it lists candidates, numpy measures them, a bound proves none is missing."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,16 +16,14 @@ MEASURED_PAIRS = 1024  # 2 MB of differences at width 512
 
 # Restricted to few rows, copying them together and multiplying is faster than letting FAISS skip the others;
 # with few queries and many rows it is the other way round. Measured on 100,000 x 512 rows, one core, best of
-# three, short list of 18, selector / copy in ms: one query 0.40 / 0.26 for 1 % of the rows, 0.8 / 0.9 for 3 %,
+# three, short list of 18, selector / copy in ms: one query 0.4 / 0.3 for 1 % of the rows, 0.8 / 0.9 for 3 %,
 # 3.0 / 4.0 for 10 %, 7.6 / 11.6 for 30 %; 16 queries 4.6 / 1.0, 8.5 / 3.8, 42 / 12, 113 / 33.
 SELECTOR_QUERIES_BELOW = PRODUCT_QUERIES
 SELECTOR_SHARE = 0.05
 COPIED_ROWS = 1024
 
 ROUNDING = 2.0**-24  # unit roundoff of float32
-MEASURED_ERROR = (
-    1e-5  # relative, of a squared distance as `pair_distances` adds it; true bound about 40 roundings
-)
+MEASURED_ERROR = 1e-5  # relative, of a squared distance as `pair_distances` adds it; true bound about 40 roundings
 UNDERFLOW = 1e-37  # what squares below float32 may lose in all
 
 
@@ -34,8 +32,8 @@ class FlatIndex(RowStore):
 
     FAISS compares by matrix product, whose rounding swaps near-ties, differently for each size of batch. So
     its short list is longer than k, is measured again row by row, and counts only when its farthest row lies
-    beyond the k-th by more than that rounding can amount to; else the list is widened, and in the end every row
-    is measured.
+    beyond the k-th by more than that rounding can amount to; else the list is widened, and in the end every
+    row is measured.
 
     Memory: beside the rows, 32 MB of short lists and, when restricted, 2 MB of copied rows.
     Thousands of rows equal to one another cost a full measurement for each query near them.
@@ -95,7 +93,7 @@ class FlatIndex(RowStore):
     def _shortlist(
         self, queries: NDArray[np.float32], length: int, places: NDArray[np.int64] | None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """`length` places for each query and their rough nearness; no other row is roughly nearer than these."""
+        """`length` places for each query and their rough nearness; no other row is roughly nearer."""
         rows = self._searched.values
         if places is None:
             return rough_nearest(self.metric, queries, rows, length)
@@ -134,8 +132,8 @@ def farthest_rough(
     Shapes: lengths of the queries (Q,), kth (Q,) -> (Q,).
 
     A product of width D, added in any order, is off by at most g |x||y| with g = nu / (1 - nu), n = D and
-    u = 2**-24, and |x|^2 + |y|^2 - 2xy by g (|x| + |y|)^2 with a few roundings more in n. A row within `kth` of
-    the query is no longer than |x| + kth, so the bound needs nothing from rows far away.
+    u = 2**-24, and |x|^2 + |y|^2 - 2xy by g (|x| + |y|)^2 with a few roundings more in n. A row within `kth`
+    of the query is no longer than |x| + kth, so the bound needs nothing from rows far away.
 
     Source: Higham, Accuracy and Stability of Numerical Algorithms, section 3.1 (error of inner products).
     """

@@ -42,7 +42,7 @@ def kmeans(
         rows.shape[1],
         k,
         niter=iterations,
-        seed=seed,
+        seed=seed % 2**31,  # FAISS takes an int
         min_points_per_centroid=1,
         max_points_per_centroid=len(rows),
     )

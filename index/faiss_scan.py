@@ -5,32 +5,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.contract import Metric
-from index.distances import as_count
+from index.threads import threads
 
-# From this many queries on, FAISS multiplies matrices instead of comparing pair by pair. Its own limit is far
-# too high here: with 64 queries and 50,000 rows of width 512 on one core (AVX2), 253 ms pair by pair and 83 ms
-# by product; 4 queries 29 and 26 ms; 2 queries 15 and 22 ms (best of three, faiss 1.15.1).
+# From this many queries on, FAISS multiplies matrices instead of comparing pair by pair. Its own limit is too
+# high here: with 64 queries and 50,000 rows of width 512 on one core (AVX2), 253 ms pair by pair and 83 ms by
+# product; 4 queries 29 and 26 ms; 2 queries 15 and 22 ms (best of three, faiss 1.15.1).
 PRODUCT_QUERIES = 4
-
-_threads: int | None = None
-
-
-def set_threads(threads: int) -> None:
-    """Sets how many threads a FAISS call may use, in whichever thread it is made.
-
-    Raises:
-        CountOutOfRange: below one.
-    """
-    global _threads
-    _threads = as_count(threads, what="threads")
 
 
 def prepare() -> None:
     """Makes the settings hold for the calling thread; to be called before each use of FAISS."""
     # OpenMP keeps the thread count for each calling thread separately: set once at start, it would be lost on
     # the threads that serve requests.
-    if _threads is not None:
-        faiss.omp_set_num_threads(_threads)
+    if (allowed := threads()) is not None:
+        faiss.omp_set_num_threads(allowed)
     faiss.cvar.distance_compute_blas_threshold = PRODUCT_QUERIES
 
 

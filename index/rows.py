@@ -28,6 +28,10 @@ class _Column:
     def capacity(self) -> int:
         return len(self._buffer)
 
+    @property
+    def reserved_bytes(self) -> int:
+        return self._buffer.nbytes
+
     def reserve(self, extra: int) -> None:
         needed = self._length + extra
         if needed > self.capacity:
@@ -54,8 +58,8 @@ class _Column:
 class RowStore:
     """Rows under ids, without a search: the indexes inherit all but `search` of their contract from here.
 
-    Memory: N * D * 4 bytes and 24 bytes a row, at most doubled by growth; for cosine twice that once a row was
-            added that is not at unit length, because the row as given is kept beside the one that is searched.
+    Memory: N * D * 4 bytes and 24 bytes a row, at most doubled by growth; for cosine twice that once a row is
+            added that is not at unit length, because the row as given is kept beside the searched one.
 
     Adding ascending ids costs the new rows alone; ids in between also move 16 bytes a row. Removing moves the
     last rows into the holes, so it costs the removed rows and 16 bytes a row.
@@ -76,10 +80,7 @@ class RowStore:
     @property
     def memory_bytes(self) -> int:
         """Bytes reserved for rows and ids."""
-        columns = [self._searched, self._ids, self._ascending, self._places]
-        if self._given is not None:
-            columns.append(self._given)
-        return sum(column.capacity * column.values.itemsize * column.values[:1].size for column in columns)
+        return sum(column.reserved_bytes for column in self._columns())
 
     def ids(self) -> NDArray[np.int64]:
         """All ids, ascending; a copy."""
@@ -120,8 +121,7 @@ class RowStore:
         if searched is not given and self._given is None:
             self._given = _Column(self._searched.values.copy())
         # All memory is claimed before the first change, so running out of it changes nothing.
-        columns = [self._searched, self._ids, self._ascending, self._places]
-        for column in columns if self._given is None else [*columns, self._given]:
+        for column in self._columns():
             column.reserve(len(new))
         first = len(self)
         self._insert_ascending(ascending, first + order)
@@ -146,12 +146,17 @@ class RowStore:
         for column in (self._ascending, self._places):
             column.values[:left] = np.delete(column.values, known)
             column.cut(left)
-        for column in (self._searched, self._ids, *([] if self._given is None else [self._given])):
-            column.values[holes] = column.values[kept_last]
-            column.cut(left)
+        for column in self._columns():
+            if column not in (self._ascending, self._places):
+                column.values[holes] = column.values[kept_last]
+                column.cut(left)
         if not left:
             self._given = None
         return len(gone)
+
+    def _columns(self) -> list[_Column]:
+        columns = [self._searched, self._ids, self._ascending, self._places]
+        return columns if self._given is None else [*columns, self._given]
 
     def _insert_ascending(self, ids: NDArray[np.int64], places: NDArray[np.int64]) -> None:
         before = self._ascending.values

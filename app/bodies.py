@@ -54,7 +54,9 @@ async def read_body(request: Request, settings: Settings) -> Body:
         uploads, fields = await _multipart(request, raw, settings)
         for name, value in fields.items():
             if name in query and query[name] != value:
-                raise Invalid(f"`{name}` is given twice, in the query and in the form; give it once.", "conflicting_parameters")
+                raise Invalid(
+                    f"`{name}` is given twice, in the query and in the form; give it once.", "conflicting_parameters"
+                )
         return Body(uploads, {**query, **fields})
     if kind.startswith("image/") or kind == "application/octet-stream":
         if not raw:
@@ -64,7 +66,9 @@ async def read_body(request: Request, settings: Settings) -> Body:
         uploads, fields = _json(raw, settings)
         for name, value in fields.items():
             if name in query and query[name] != str(value):
-                raise Invalid(f"`{name}` is given twice, in the query and in the body; give it once.", "conflicting_parameters")
+                raise Invalid(
+                    f"`{name}` is given twice, in the query and in the body; give it once.", "conflicting_parameters"
+                )
         return Body(uploads, {**query, **fields})
     raise UnsupportedMedia(
         f"Content type `{kind}` is not read here; send multipart/form-data with `files`, one image/* body, or JSON "
@@ -96,7 +100,9 @@ def json_parameter(value: Any) -> Any:
 async def _counted(request: Request, limit: int) -> bytes:
     announced = request.headers.get("content-length")
     if announced is not None and announced.isdigit() and int(announced) > limit:
-        raise TooLarge(f"The body must be at most {limit} bytes; got {announced}. Send fewer images at a time.", "body_too_large")
+        raise TooLarge(
+            f"The body must be at most {limit} bytes; got {announced}. Send fewer images at a time.", "body_too_large"
+        )
     parts: list[bytes] = []
     size = 0
     async for part in request.stream():

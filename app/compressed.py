@@ -99,9 +99,7 @@ def parameters_of(state: CollectionState) -> DN2Params:
     return state.dn2.params
 
 
-def small_bank(
-    params: DN2Params, width: int, ids: NDArray[np.int64], vectors: NDArray[np.float32]
-) -> LiveDN2:
+def small_bank(params: DN2Params, width: int, ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> LiveDN2:
     """A scorer whose bank holds just these vectors; its own leave-one-out is never asked for."""
     small = LiveDN2(width=width, params=params)
     if ids.size:
@@ -154,9 +152,7 @@ def _living_rows(
     shown = made.centre_pks[still].copy()
     for row in np.flatnonzero(~np.isin(shown, living)).tolist():
         others = living[places == still[row]]
-        shown[row] = nearest_to(
-            parameters_of(state), made.centres[still[row]], others, state.dn2.bank.vectors(others)
-        )
+        shown[row] = nearest_to(parameters_of(state), made.centres[still[row]], others, state.dn2.bank.vectors(others))
     return still, shown
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.settings import Settings
-from models.backbones.loader import EmbeddingSpec, default_weights, load_embedder
 from models.backbones.embedder import Embedder, PreparedImage
+from models.backbones.loader import EmbeddingSpec, default_weights, load_embedder
 from models.batching import BatchingEmbedder
 from models.errors import ModelsError
 from models.images import ImageLimits
@@ -63,7 +63,9 @@ class Embedders:
     def get_default(self) -> BatchingEmbedder:
         """The embedder that new collections get unless they ask for another."""
         return self.get(
-            EmbeddingSpec(backbone=self.default_backbone, weights=self.default_weights, image_size=self.default_image_size)
+            EmbeddingSpec(
+                backbone=self.default_backbone, weights=self.default_weights, image_size=self.default_image_size
+            )
         )
 
     def prepare(self, embedder: Embedder, images: Sequence[bytes]) -> list[PreparedImage | ModelsError]:

@@ -148,14 +148,17 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _any)
-    for kind in (ServiceError, *TABLE):
+    kinds: list[type[Exception]] = [ServiceError, *TABLE]
+    for kind in kinds:
         app.add_exception_handler(kind, _any)
 
 
 async def _any(request: Request, error: Exception) -> JSONResponse:
     status, code, detail = describe(error)
     if status >= 500:
-        log.log(logging.ERROR if status == 500 else logging.WARNING, "%s", code, exc_info=error if status == 500 else None)
+        log.log(
+            logging.ERROR if status == 500 else logging.WARNING, "%s", code, exc_info=error if status == 500 else None
+        )
     more = error.more if isinstance(error, ServiceError) else {}
     return problem(status, code, detail, request.url.path, **more)
 

@@ -58,7 +58,9 @@ class Idempotency:
         place = (request.scope, request.key)
         with self._lock:
             if place in self._running:
-                raise Conflict("A request with this Idempotency-Key is still running; wait for it.", "idempotency_running")
+                raise Conflict(
+                    "A request with this Idempotency-Key is still running; wait for it.", "idempotency_running"
+                )
             self._running.add(place)
         try:
             yield self._answered(request)

@@ -28,9 +28,7 @@ class Settings(BaseSettings):
             description="Default weights of new collections: embedded, stand-in, torchvision or file:<path>.",
         ),
     ] = "default"
-    backbone: Annotated[
-        str, Field(max_length=64, description="Default backbone of new collections.")
-    ] = "resnet18"
+    backbone: Annotated[str, Field(max_length=64, description="Default backbone of new collections.")] = "resnet18"
     image_size: Annotated[
         int | None,
         Field(ge=32, le=1024, description="Default side in pixels of the network's input; unset: the weights' own."),
@@ -43,9 +41,7 @@ class Settings(BaseSettings):
         int, Field(ge=1024, le=2**34, description="Largest request body, counted while it arrives.")
     ] = 512 * 2**20
     files_limit: Annotated[int, Field(ge=1, le=10_000, description="Most files in one request.")] = 1000
-    image_limit_bytes: Annotated[
-        int, Field(ge=1024, le=2**31, description="Largest encoded image.")
-    ] = 32 * 2**20
+    image_limit_bytes: Annotated[int, Field(ge=1024, le=2**31, description="Largest encoded image.")] = 32 * 2**20
     image_limit_pixels: Annotated[
         int, Field(ge=1024, le=10**9, description="Most pixels (width times height), checked before decoding.")
     ] = 100_000_000
@@ -55,9 +51,9 @@ class Settings(BaseSettings):
     image_limit_frames: Annotated[
         int, Field(ge=1, le=100_000, description="Most frames of an animation; only the first is read.")
     ] = 1000
-    json_limit_bytes: Annotated[
-        int, Field(ge=256, le=2**26, description="Largest metadata of one image, as JSON.")
-    ] = 64 * 1024
+    json_limit_bytes: Annotated[int, Field(ge=256, le=2**26, description="Largest metadata of one image, as JSON.")] = (
+        64 * 1024
+    )
 
     inference_slots: Annotated[
         int, Field(ge=1, le=256, description="Requests worked on at the same time; further ones wait.")
@@ -68,9 +64,9 @@ class Settings(BaseSettings):
     queue_limit_images: Annotated[
         int, Field(ge=1, le=100_000, description="Images that may wait for the network before 503 is answered.")
     ] = 4096
-    deadline_s: Annotated[
-        float, Field(gt=0, le=3600, description="Longest time one request may wait and compute.")
-    ] = 300.0
+    deadline_s: Annotated[float, Field(gt=0, le=3600, description="Longest time one request may wait and compute.")] = (
+        300.0
+    )
     idempotency_hours: Annotated[
         float, Field(gt=0, le=24 * 365, description="How long an Idempotency-Key is remembered.")
     ] = 24.0

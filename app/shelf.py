@@ -19,10 +19,19 @@ from sqlalchemy.orm import Session
 
 from app.collections.settings import CollectionSettings
 from app.db.engine import Database
-from app.db.tables import CollectionRow, CompressionRow, DeletionRow, EmbeddingRow, GroupMemberRow, GroupRow, ImageRow, VectorRow
+from app.db.tables import (
+    CollectionRow,
+    CompressionRow,
+    DeletionRow,
+    EmbeddingRow,
+    GroupMemberRow,
+    GroupRow,
+    ImageRow,
+    VectorRow,
+)
 from app.errors import NotFound
 from app.locks import ReadWriteLock
-from index import Neighbours, make_index
+from index import Metric, Neighbours, make_index
 from models.methods.dn2 import DN2Params, LiveDN2
 
 PAGE_ROWS = 4096
@@ -111,7 +120,11 @@ class CollectionState:
 
     def nearest(self, vectors: NDArray[np.float32], k: int, allowed: NDArray[np.int64] | None = None) -> Neighbours:
         """The k nearest images of any role, nearest first; `allowed` restricts to these pks."""
-        found = [index.search(vectors, k, allowed=allowed) for index in (self.dn2.bank, self.dn2.anomalous, self.rest) if len(index)]
+        found = [
+            index.search(vectors, k, allowed=allowed)
+            for index in (self.dn2.bank, self.dn2.anomalous, self.rest)
+            if len(index)
+        ]
         if not found:
             shape = (len(vectors), k)
             return Neighbours(np.full(shape, -1, np.int64), np.full(shape, np.inf, np.float32))
@@ -203,10 +216,12 @@ class Shelf:
     def _load(self, session: Session, name: str) -> CollectionState:
         row = session.scalar(select(CollectionRow).where(CollectionRow.name == name))
         if row is None:
-            raise NotFound(f"There is no collection `{name}`; PUT /v1/collections/{name} makes one.", "collection_unknown")
+            raise NotFound(
+                f"There is no collection `{name}`; PUT /v1/collections/{name} makes one.", "collection_unknown"
+            )
         embedding = session.get_one(EmbeddingRow, row.embedding_id)
         settings = CollectionSettings(**row.settings)
-        parameters = DN2Params(k=settings.k, metric=settings.metric, normalize=settings.normalize)
+        parameters = DN2Params(k=settings.k, metric=Metric(settings.metric), normalize=settings.normalize)
         state = CollectionState(
             id=row.id,
             name=row.name,

@@ -30,7 +30,12 @@ def _checked(given: dict[str, Any] | None, core: CoreDependency) -> dict[str, An
 
 @router.put("/v1/collections/{c}", status_code=200, responses={201: {"description": "Made."}})
 async def put_collection(
-    c: CollectionName, core: CoreDependency, slots: SlotsDependency, response: Response, given: Given = None, if_match: IfMatch = None
+    c: CollectionName,
+    core: CoreDependency,
+    slots: SlotsDependency,
+    response: Response,
+    given: Given = None,
+    if_match: IfMatch = None,
 ) -> dict[str, Any]:
     """Make a collection, or change the settings given; repeating it changes nothing."""
     answer, tag, is_new = await slots.run(service.put_collection, core, c, _checked(given, core), if_match)
@@ -41,7 +46,12 @@ async def put_collection(
 
 @router.patch("/v1/collections/{c}")
 async def patch_collection(
-    c: CollectionName, core: CoreDependency, slots: SlotsDependency, response: Response, given: Given = None, if_match: IfMatch = None
+    c: CollectionName,
+    core: CoreDependency,
+    slots: SlotsDependency,
+    response: Response,
+    given: Given = None,
+    if_match: IfMatch = None,
 ) -> dict[str, Any]:
     """Change settings. The embedding's own cannot change while there are images (409)."""
     answer, tag = await slots.run(service.patch_collection, core, c, _checked(given, core), if_match)
@@ -50,7 +60,9 @@ async def patch_collection(
 
 
 @router.get("/v1/collections/{c}")
-async def get_collection(c: CollectionName, core: CoreDependency, slots: SlotsDependency, response: Response) -> dict[str, Any]:
+async def get_collection(
+    c: CollectionName, core: CoreDependency, slots: SlotsDependency, response: Response
+) -> dict[str, Any]:
     """Settings, fingerprint of the embedding, counts and revision."""
     answer, tag = await slots.run(service.get_collection, core, c)
     response.headers["ETag"] = tag
@@ -70,6 +82,8 @@ async def list_collections(
 
 
 @router.delete("/v1/collections/{c}", status_code=204)
-async def delete_collection(c: CollectionName, core: CoreDependency, slots: SlotsDependency, if_match: IfMatch = None) -> None:
+async def delete_collection(
+    c: CollectionName, core: CoreDependency, slots: SlotsDependency, if_match: IfMatch = None
+) -> None:
     """Delete a collection with its images."""
     await slots.run(service.delete_collection, core, c, if_match)

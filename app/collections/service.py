@@ -17,7 +17,9 @@ def etag(row: CollectionRow) -> str:
     return f'"{row.id}-{row.sequence}"'
 
 
-def put_collection(core: Core, name: str, given: dict[str, Any], if_match: str | None) -> tuple[dict[str, Any], str, bool]:
+def put_collection(
+    core: Core, name: str, given: dict[str, Any], if_match: str | None
+) -> tuple[dict[str, Any], str, bool]:
     """The collection as it stands after the PUT, its tag, and whether it is new.
 
     Idempotent: a repeated PUT changes nothing. On an existing collection only the settings given are changed.
@@ -34,7 +36,9 @@ def put_collection(core: Core, name: str, given: dict[str, Any], if_match: str |
     now = core.clock()
     with core.database.write() as session:
         if repository.find(session, name) is not None:  # another request was quicker
-            raise Conflict(f"Collection `{name}` was made by another request just now; repeat yours.", "collection_exists")
+            raise Conflict(
+                f"Collection `{name}` was made by another request just now; repeat yours.", "collection_exists"
+            )
         row = CollectionRow(name=name, settings=settings.model_dump(mode="json"), created_at=now, updated_at=now)
         session.add(row)
         session.flush()
@@ -46,7 +50,7 @@ def put_collection(core: Core, name: str, given: dict[str, Any], if_match: str |
 def patch_collection(core: Core, name: str, given: dict[str, Any], if_match: str | None) -> tuple[dict[str, Any], str]:
     """The collection after the settings given were changed.
 
-    Raises Conflict when the embedding would change while there are images: their vectors could not be compared any more.
+    Raises Conflict when the embedding would change while there are images: their vectors would not be comparable.
     """
     with core.database.read() as session:
         row = repository.require(session, name)

@@ -15,7 +15,10 @@ class CollectionSettings(BaseModel):
     backbone: Annotated[str, Field(max_length=64, description="torchvision ResNet that computes the embedding.")]
     weights: Annotated[
         str,
-        Field(max_length=1024, description="embedded, stand-in, torchvision (brought by `oddity weights fetch`) or file:<path>."),
+        Field(
+            max_length=1024,
+            description="embedded, stand-in, torchvision (brought by `oddity weights fetch`) or file:<path>.",
+        ),
     ]
     stages: Annotated[
         tuple[Annotated[int, Field(ge=1, le=4)], ...],
@@ -34,7 +37,8 @@ class CollectionSettings(BaseModel):
     k: Annotated[int, Field(ge=1, le=64, description="DN2: the score is the mean distance to the k nearest.")] = 2
     neighbours: Annotated[int, Field(ge=0, le=100, description="How many nearest normal images an answer shows.")] = 3
     false_alarm_rate: Annotated[
-        float, Field(gt=0, lt=1, description="Share of normal images that may alarm, unless a request asks for another.")
+        float,
+        Field(gt=0, lt=1, description="Share of normal images that may alarm, unless a request asks for another."),
     ] = 0.01
     description: Annotated[str, Field(max_length=4096, description="Free text for people.")] = ""
 

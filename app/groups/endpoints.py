@@ -18,7 +18,10 @@ GroupName = Annotated[Name, Path(alias="g", description="Name of the group.")]
 
 @router.put(
     "/v1/collections/{c}/groups/{g}",
-    responses={201: {"description": "Registered."}, 207: {"description": "Registered without the files that were refused."}},
+    responses={
+        201: {"description": "Registered."},
+        207: {"description": "Registered without the files that were refused."},
+    },
     openapi_extra=images_body(
         ids="JSON list of stored images instead of files, in order.",
         items="JSON text: one object for each file with id, label, metadata.",
@@ -26,7 +29,9 @@ GroupName = Annotated[Name, Path(alias="g", description="Name of the group.")]
         metadata="JSON object kept with the group.",
     ),
 )
-async def put_group(c: CollectionName, group: GroupName, request: Request, core: CoreDependency, slots: SlotsDependency) -> JSONResponse:
+async def put_group(
+    c: CollectionName, group: GroupName, request: Request, core: CoreDependency, slots: SlotsDependency
+) -> JSONResponse:
     """Register a normal set, in place of any earlier one of this name."""
     body = await read_body(request, core.settings)
     parameters = parse(RegisterParameters, body.parameters)
@@ -41,7 +46,9 @@ async def list_groups(c: CollectionName, core: CoreDependency, slots: SlotsDepen
 
 
 @router.get("/v1/collections/{c}/groups/{g}")
-async def get_group(c: CollectionName, group: GroupName, core: CoreDependency, slots: SlotsDependency) -> dict[str, Any]:
+async def get_group(
+    c: CollectionName, group: GroupName, core: CoreDependency, slots: SlotsDependency
+) -> dict[str, Any]:
     """One registered group."""
     return await slots.run(service.get_group, core, c, group)
 
@@ -63,7 +70,9 @@ async def delete_group(c: CollectionName, group: GroupName, core: CoreDependency
         ids="JSON list of stored images instead of files.",
     ),
 )
-async def score_group(c: CollectionName, request: Request, core: CoreDependency, slots: SlotsDependency) -> JSONResponse:
+async def score_group(
+    c: CollectionName, request: Request, core: CoreDependency, slots: SlotsDependency
+) -> JSONResponse:
     """Score a set of images against registered groups, or against sets of the same size drawn from the bank."""
     body = await read_body(request, core.settings)
     parameters = parse(GroupScoreParameters, body.parameters)

@@ -16,7 +16,13 @@ def find(session: Session, collection_id: int, name: str) -> GroupRow | None:
 
 
 def put(
-    session: Session, collection_id: int, name: str, members: Sequence[int], metadata: dict[str, Any], sequence: int, now: datetime
+    session: Session,
+    collection_id: int,
+    name: str,
+    members: Sequence[int],
+    metadata: dict[str, Any],
+    sequence: int,
+    now: datetime,
 ) -> bool:
     """Register a set under a name in place of any earlier one; whether it is new."""
     row = find(session, collection_id, name)

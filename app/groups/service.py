@@ -37,7 +37,9 @@ def put_group(
             core, name, uploads, AddParameters(role=parameters.role, group=group, items=parameters.items), None
         )
         for item in answer.body["items"]:
-            (refused if item["status"] == "refused" else wanted).append(item if item["status"] == "refused" else item["id"])
+            (refused if item["status"] == "refused" else wanted).append(
+                item if item["status"] == "refused" else item["id"]
+            )
     state = core.shelf.get(name)
     if len(set(wanted)) != len(wanted):
         raise Invalid("A set must name each image once.", "group_repeats_image")
@@ -49,7 +51,11 @@ def put_group(
         rows = by_ids(session, state.id, wanted)
         missing = [one for one in wanted if one not in rows]
         if missing:
-            raise NotFound(f"Collection `{name}` has no image `{missing[0]}`; nothing is registered.", "image_unknown", missing=missing)
+            raise NotFound(
+                f"Collection `{name}` has no image `{missing[0]}`; nothing is registered.",
+                "image_unknown",
+                missing=missing,
+            )
         members = [rows[one].id for one in wanted]
         is_new = repository.put(session, state.id, group, members, parameters.metadata, sequence, now)
     core.shelf.follow(state)
@@ -134,9 +140,7 @@ def _group_bank(state: CollectionState, set_size: int, parameters: GroupScorePar
     bank: GroupBank | None = state.cache.get(place)
     if bank is None:
         with state.calibrating:
-            registered = {
-                one.name: state.vectors(one.members) for one in state.groups.values() if one.members
-            }
+            registered = {one.name: state.vectors(one.members) for one in state.groups.values() if one.members}
             bank = make_group_bank(state.dn2, registered, set_size, pooling=parameters.pooling, k=k)
         state.cache[place] = bank
     return bank

@@ -35,7 +35,11 @@ INERT = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "defaul
     ),
 )
 async def add_images(
-    c: CollectionName, request: Request, core: CoreDependency, slots: SlotsDependency, idempotency_key: IdempotencyKey = None
+    c: CollectionName,
+    request: Request,
+    core: CoreDependency,
+    slots: SlotsDependency,
+    idempotency_key: IdempotencyKey = None,
 ) -> JSONResponse:
     """Add images; they are durable and searchable when this answers. One bad file never loses the others."""
     body = await read_body(request, core.settings)
@@ -65,13 +69,17 @@ async def list_images(
 
 
 @router.post("/v1/collections/{c}/images/delete")
-async def delete_images(c: CollectionName, core: CoreDependency, slots: SlotsDependency, selection: Selection) -> dict[str, Any]:
+async def delete_images(
+    c: CollectionName, core: CoreDependency, slots: SlotsDependency, selection: Selection
+) -> dict[str, Any]:
     """Delete by ids, or by filter, role, label or group."""
     return await slots.run(service.delete_images, core, c, selection)
 
 
 @router.get("/v1/collections/{c}/images/{id}")
-async def get_image(c: CollectionName, image_id: ImagePath, core: CoreDependency, slots: SlotsDependency) -> dict[str, Any]:
+async def get_image(
+    c: CollectionName, image_id: ImagePath, core: CoreDependency, slots: SlotsDependency
+) -> dict[str, Any]:
     """What is known of one image."""
     return await slots.run(service.get_image, core, c, image_id)
 
@@ -84,7 +92,9 @@ async def get_content(c: CollectionName, image_id: ImagePath, core: CoreDependen
 
 
 @router.get("/v1/collections/{c}/images/{id}/thumbnail", response_class=Response)
-async def get_thumbnail(c: CollectionName, image_id: ImagePath, core: CoreDependency, slots: SlotsDependency) -> Response:
+async def get_thumbnail(
+    c: CollectionName, image_id: ImagePath, core: CoreDependency, slots: SlotsDependency
+) -> Response:
     """A small copy of the image."""
     data, sha256 = await slots.run(service.get_thumbnail, core, c, image_id)
     kind = "image/webp" if data[:4] == b"RIFF" else "image/jpeg"

@@ -50,7 +50,9 @@ def runtime_id(session: Session, description: dict[str, Any]) -> int:
 def set_vector(session: Session, image_pk: int, embedding_id: int, runtime: int, vector: NDArray[np.float32]) -> None:
     """Store an image's embedding in place of any earlier one."""
     session.merge(
-        VectorRow(image_pk=image_pk, embedding_id=embedding_id, runtime_id=runtime, vector=vector.astype("<f4").tobytes())
+        VectorRow(
+            image_pk=image_pk, embedding_id=embedding_id, runtime_id=runtime, vector=vector.astype("<f4").tobytes()
+        )
     )
 
 
@@ -62,7 +64,7 @@ def remove(session: Session, collection_id: int, pks: Sequence[int], sequence: i
         session.add_all(DeletionRow(collection_id=collection_id, image_pk=pk, sequence=sequence) for pk in some)
 
 
-def change_roles(session: Session, rows: Iterable[ImageRow], role: str, sequence: int, now: datetime) -> None:
+def change_roles(rows: Iterable[ImageRow], role: str, sequence: int, now: datetime) -> None:
     """Give images another role."""
     for row in rows:
         row.role, row.sequence, row.updated_at = role, sequence, now

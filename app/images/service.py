@@ -64,9 +64,7 @@ def add_images(
         state = core.shelf.get(name)
         candidates = _candidates(core, uploads, parameters)
         runtime = _embed_new(core, state, candidates)
-        core.store.put(
-            (one.sha256, one.data) for one in candidates if one.problem is None and one.vector is not None
-        )
+        core.store.put((one.sha256, one.data) for one in candidates if one.problem is None and one.vector is not None)
         with core.database.write() as session:
             now = core.clock()
             sequence = next_sequence(session, state.id, now)
@@ -79,7 +77,10 @@ def add_images(
 
 
 def _answer(candidates: Sequence[_Candidate], sequence: int) -> Answer:
-    counts = {status: sum(one.status == status for one in candidates) for status in ("created", "updated", "duplicate", "refused")}
+    counts = {
+        status: sum(one.status == status for one in candidates)
+        for status in ("created", "updated", "duplicate", "refused")
+    }
     body = {"items": [one.shown() for one in candidates], **counts, "sequence": sequence}
     return Answer(207 if counts["refused"] else 201, body)
 
@@ -89,7 +90,9 @@ def _candidates(core: Core, uploads: Sequence[Upload], parameters: AddParameters
         raise Invalid("Send at least one image: multipart `files`, one image/* body, or JSON `images`.", "no_images")
     items = parameters.items
     if items is not None and len(items) != len(uploads):
-        raise Invalid(f"`items` must have one entry for each file; got {len(items)} for {len(uploads)} files.", "items_mismatch")
+        raise Invalid(
+            f"`items` must have one entry for each file; got {len(items)} for {len(uploads)} files.", "items_mismatch"
+        )
     shared = parameters.model_dump(include={"role", "label", "group"}, exclude_unset=True)
     return [
         _candidate(core, upload, {**shared, **(items[place] if items else {}), **upload.item})
@@ -109,8 +112,11 @@ def _candidate(core: Core, upload: Upload, given: dict[str, Any]) -> _Candidate:
     candidate = _Candidate(item, item.id or sha256, sha256, upload.data, upload.filename)
     size = len(json.dumps(item.metadata)) if item.metadata else 0
     if size > core.settings.json_limit_bytes:
-        fault = TooLarge(f"`metadata` must be at most {core.settings.json_limit_bytes} bytes as JSON; got {size}.", "metadata_too_large")
-        candidate.problem = item_problem(fault)
+        too_large = TooLarge(
+            f"`metadata` must be at most {core.settings.json_limit_bytes} bytes as JSON; got {size}.",
+            "metadata_too_large",
+        )
+        candidate.problem = item_problem(too_large)
     return candidate
 
 
@@ -156,13 +162,18 @@ def _write(
         row = rows.get(one.image_id)
         same_bytes = row is not None and row.sha256 == one.sha256
         if row is not None and not same_bytes and parameters.mode == "insert_only":
-            fault = Conflict(f"Image `{one.image_id}` exists with other bytes; send it with mode=upsert to replace it.", "image_exists")
+            fault = Conflict(
+                f"Image `{one.image_id}` exists with other bytes; send it with mode=upsert to replace it.",
+                "image_exists",
+            )
             one.problem, one.status = item_problem(fault), "refused"
         elif row is not None and same_bytes:
             one.status = "updated" if parameters.mode == "upsert" and _retell(row, one, sequence, now) else "duplicate"
         elif one.vector is None or one.prepared is None:
             # Stored when the request began, gone since: the caller must send it again.
-            fault = Conflict(f"Image `{one.image_id}` was changed by another request just now; send it again.", "image_changed")
+            fault = Conflict(
+                f"Image `{one.image_id}` was changed by another request just now; send it again.", "image_changed"
+            )
             one.problem, one.status = item_problem(fault), "refused"
         else:
             one.status = "created" if row is None else "updated"
@@ -183,7 +194,13 @@ def _retell(row: ImageRow, one: _Candidate, sequence: int, now: datetime) -> boo
 
 
 def _store(
-    session: Session, state: CollectionState, one: _Candidate, row: ImageRow | None, sequence: int, runtime: int, now: datetime
+    session: Session,
+    state: CollectionState,
+    one: _Candidate,
+    row: ImageRow | None,
+    sequence: int,
+    runtime: int,
+    now: datetime,
 ) -> ImageRow:
     assert one.prepared is not None and one.vector is not None
     if row is None:
@@ -233,7 +250,9 @@ def show(row: ImageRow) -> dict[str, Any]:
     }
 
 
-def list_images(core: Core, name: str, selection: Selection, after: int, limit: int) -> tuple[list[dict[str, Any]], int | None]:
+def list_images(
+    core: Core, name: str, selection: Selection, after: int, limit: int
+) -> tuple[list[dict[str, Any]], int | None]:
     """Images in order of arrival that fit the selection, and the row to go on after when there may be more."""
     state = core.shelf.get(name)
     chosen = parse_filter(selection.filter)
@@ -290,7 +309,10 @@ def change_image(core: Core, name: str, image_id: str, change: ChangeParameters)
             merged = _merged(row.details, change.metadata)
             size = len(json.dumps(merged))
             if size > core.settings.json_limit_bytes:
-                raise TooLarge(f"`metadata` must be at most {core.settings.json_limit_bytes} bytes as JSON; got {size}.", "metadata_too_large")
+                raise TooLarge(
+                    f"`metadata` must be at most {core.settings.json_limit_bytes} bytes as JSON; got {size}.",
+                    "metadata_too_large",
+                )
             row.details = merged
         row.sequence, row.updated_at = sequence, now
         answer = show(row)
@@ -301,8 +323,15 @@ def change_image(core: Core, name: str, image_id: str, change: ChangeParameters)
 def delete_images(core: Core, name: str, selection: Selection) -> dict[str, Any]:
     """How many images were deleted, and which ids were not there. They are gone from every search at once."""
     state = core.shelf.get(name)
-    if selection.ids is None and selection.filter is None and not (selection.role or selection.label or selection.group):
-        raise Invalid("Say which images: `ids`, `filter`, `role`, `label` or `group`. To delete all, delete the collection.", "selection_missing")
+    if (
+        selection.ids is None
+        and selection.filter is None
+        and not (selection.role or selection.label or selection.group)
+    ):
+        raise Invalid(
+            "Say which images: `ids`, `filter`, `role`, `label` or `group`. To delete all, delete the collection.",
+            "selection_missing",
+        )
     chosen = parse_filter(selection.filter)
     with core.database.write() as session:
         sequence = next_sequence(session, state.id, core.clock())

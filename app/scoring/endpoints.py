@@ -57,7 +57,9 @@ EXAMPLE = {
         ids="JSON list of stored images to score instead of files.",
     ),
 )
-async def score_images(c: CollectionName, request: Request, core: CoreDependency, slots: SlotsDependency) -> JSONResponse:
+async def score_images(
+    c: CollectionName, request: Request, core: CoreDependency, slots: SlotsDependency
+) -> JSONResponse:
     """Score images against the normal images of the collection: does this belong?"""
     body = await read_body(request, core.settings)
     parameters = parse(ScoreParameters, body.parameters)

@@ -29,7 +29,9 @@ class Vectors:
     stored: list[ImageEntry | None]  # for each vector, the stored image it came from
 
 
-def score_images(core: Core, name: str, uploads: Sequence[Upload], parameters: ScoreParameters) -> tuple[dict[str, Any], int]:
+def score_images(
+    core: Core, name: str, uploads: Sequence[Upload], parameters: ScoreParameters
+) -> tuple[dict[str, Any], int]:
     """Scores, p-values and verdicts of uploaded or stored images, in order, with the status (207 when some failed).
 
     The score of an image depends on the image and the bank alone, never on what else is in the request. A stored image
@@ -44,7 +46,9 @@ def score_images(core: Core, name: str, uploads: Sequence[Upload], parameters: S
         shown = state.settings.neighbours if parameters.neighbours is None else parameters.neighbours
         with state.calibrating:
             scores_of_normals = scorer.calibration(k).scores
-        calibration = make_calibration(scores_of_normals, parameters.false_alarm_rate or state.settings.false_alarm_rate)
+        calibration = make_calibration(
+            scores_of_normals, parameters.false_alarm_rate or state.settings.false_alarm_rate
+        )
         results: list[dict[str, Any]] = [{} for _ in range(len(images.places) + len(images.problems))]
         for place, fault in images.problems.items():
             results[place] = {"problem": fault}
@@ -83,7 +87,10 @@ def score_images(core: Core, name: str, uploads: Sequence[Upload], parameters: S
 def vectors_of(core: Core, state: CollectionState, uploads: Sequence[Upload], ids: Sequence[str] | None) -> Vectors:
     """Vectors of uploaded files or of stored images; one bad file is a problem in its place, the others go on."""
     if bool(uploads) == bool(ids):
-        raise Invalid("Send images, or `ids` of stored ones; one of the two.", "no_images" if not uploads else "conflicting_parameters")
+        raise Invalid(
+            "Send images, or `ids` of stored ones; one of the two.",
+            "no_images" if not uploads else "conflicting_parameters",
+        )
     problems: dict[int, dict[str, Any]] = {}
     places: list[int] = []
     if ids:
@@ -127,10 +134,12 @@ def show_calibration(calibration: Calibration, note: dict[str, Any] | None) -> d
 def _check_scorer(state: CollectionState, parameters: ScoreParameters) -> None:
     if parameters.scorer != LIVE_SCORER:
         raise Conflict(
-            f"Scorer `{parameters.scorer}` is not fitted on `{state.name}`; GET /v1/scorers lists the scorers, `{LIVE_SCORER}` is always ready.",
+            f"Scorer `{parameters.scorer}` is not fitted on `{state.name}`; GET /v1/scorers lists the scorers, "
+            f"`{LIVE_SCORER}` is always ready.",
             "scorer_not_fitted",
         )
     if parameters.heatmap:
         raise Invalid(
-            f"`heatmap`: scorer `{LIVE_SCORER}` judges the whole image and gives no heat map; ask without it.", "heatmap_not_offered"
+            f"`heatmap`: scorer `{LIVE_SCORER}` judges the whole image and gives no heat map; ask without it.",
+            "heatmap_not_offered",
         )

@@ -53,7 +53,9 @@ def _clauses(given: Any, depth: int, budget: list[int]) -> Check:
         return _every([_condition({"key": key, "match": value}, depth, budget) for key, value in given.items()])
     unknown = set(given) - set(CLAUSES)
     if unknown:
-        raise Invalid(f"`filter` must hold only `must`, `should`, `must_not`; got `{min(unknown)}` beside them.", "filter_invalid")
+        raise Invalid(
+            f"`filter` must hold only `must`, `should`, `must_not`; got `{min(unknown)}` beside them.", "filter_invalid"
+        )
     parts: dict[str, list[Check]] = {}
     for clause in CLAUSES:
         conditions = given.get(clause) or []
@@ -82,7 +84,9 @@ def _condition(given: Any, depth: int, budget: list[int]) -> Check:
     if budget[0] < 0:
         raise Invalid(f"`filter` must hold at most {CONDITIONS_MAX} conditions.", "filter_invalid")
     if not isinstance(given, dict):
-        raise Invalid("A condition of `filter` must be an object such as {\"key\": \"line\", \"match\": 3}.", "filter_invalid")
+        raise Invalid(
+            'A condition of `filter` must be an object such as {"key": "line", "match": 3}.', "filter_invalid"
+        )
     if "key" not in given:
         return _clauses(given, depth + 1, budget)
     key = given["key"]

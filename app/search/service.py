@@ -63,8 +63,8 @@ def _exactly_one(uploads: Sequence[Upload], parameters: QueryParameters) -> None
         raise Invalid("`negative` needs at least one image in `positive` beside it.", "query_ambiguous")
     if len(given) != 1:
         raise Invalid(
-            "Say what to look for by exactly one of `files`, `id`, `ids`, `vector`, `vectors`, `positive` (with `negative`); "
-            f"got {', '.join(given) or 'none'}.",
+            "Say what to look for by exactly one of `files`, `id`, `ids`, `vector`, `vectors`, `positive` (with "
+            f"`negative`); got {', '.join(given) or 'none'}.",
             "query_ambiguous",
         )
 
@@ -113,7 +113,9 @@ def _allowed(state: CollectionState, given: Any) -> NDArray[np.int64] | None:
     fits = [
         entry.pk
         for entry in state.entries.values()
-        if chosen.accepts({"id": entry.image_id, "role": entry.role, "label": entry.label, "group": entry.group}, entry.metadata)
+        if chosen.accepts(
+            {"id": entry.image_id, "role": entry.role, "label": entry.label, "group": entry.group}, entry.metadata
+        )
     ]
     return np.array(fits, np.int64)
 
@@ -124,7 +126,9 @@ def _shown(
     wanted = [
         place
         for place, (pk, distance) in enumerate(zip(nearest.ids[row], nearest.distances[row], strict=True))
-        if pk >= 0 and int(pk) not in left_out and (parameters.max_distance is None or distance <= parameters.max_distance)
+        if pk >= 0
+        and int(pk) not in left_out
+        and (parameters.max_distance is None or distance <= parameters.max_distance)
     ][: parameters.k]
     kept = Neighbours(nearest.ids[row, wanted][None], nearest.distances[row, wanted][None])
     return show_neighbours(state, kept, 0)

@@ -1,5 +1,6 @@
 """Every knob of the service, read once from the environment by `create_app` or the command line."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -78,3 +79,30 @@ class Settings(BaseSettings):
         if self.database_url is not None:
             return self.database_url.get_secret_value()
         return f"sqlite:///{(self.data / 'oddity.db').resolve()}"
+
+
+def settings_page() -> str:
+    """The page `docs/settings.md`: every setting with its range, default and sentence."""
+    lines = [
+        "# Settings",
+        "",
+        "Read once, when the service starts, from environment variables. This page is generated: "
+        "`python -m app.settings > docs/settings.md`.",
+        "",
+        "| variable | default | range | what |",
+        "|---|---|---|---|",
+    ]
+    for name, field in Settings.model_fields.items():
+        limits = [f"{sign} {value}" for part in field.metadata for sign, value in _limits(part)]
+        default = "unset" if field.default is None else str(field.default)
+        lines.append(f"| `ODDITY_{name.upper()}` | `{default}` | {', '.join(limits) or '–'} | {field.description} |")
+    return "\n".join(lines) + "\n"
+
+
+def _limits(part: object) -> list[tuple[str, object]]:
+    signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "max_length": "length ≤"}
+    return [(sign, getattr(part, name)) for name, sign in signs.items() if getattr(part, name, None) is not None]
+
+
+if __name__ == "__main__":
+    sys.stdout.write(settings_page())

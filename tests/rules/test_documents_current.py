@@ -1,0 +1,11 @@
+"""Generated pages are what their generator writes now."""
+
+from pathlib import Path
+
+from app.settings import settings_page
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_settings_page_is_current() -> None:
+    assert (DOCS / "settings.md").read_text() == settings_page(), "run `python -m app.settings > docs/settings.md`"

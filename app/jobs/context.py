@@ -68,7 +68,7 @@ class JobContext:
 
     def progress(self, done: int, total: int | None = None, stage: str | None = None) -> None:
         """Say how far the job is. Raises Cancelled, Stopping or LeaseLost when it must not go on."""
-        if stage is not None and stage != self._facts["stage"] or self._facts["stage_started_at"] is None:
+        if (stage is not None and stage != self._facts["stage"]) or self._facts["stage_started_at"] is None:
             self._facts["stage_started_at"] = self._core.clock()
         self._facts.update(done=done, total=total)
         if stage is not None:

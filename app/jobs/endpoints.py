@@ -51,7 +51,9 @@ async def cancel_job(job_id: JobId, core: CoreDependency, slots: SlotsDependency
 @router.get(
     "/v1/jobs/{id}/events",
     response_class=StreamingResponse,
-    responses={200: {"content": {"text/event-stream": {}}, "description": "One event at each change, at most one a second."}},
+    responses={
+        200: {"content": {"text/event-stream": {}}, "description": "One event at each change, at most one a second."}
+    },
 )
 async def follow_job(job_id: JobId, core: CoreDependency, slots: SlotsDependency) -> StreamingResponse:
     """The job as server-sent events: `progress` while it runs, `end` with the last state, then the stream closes."""

@@ -9,12 +9,13 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy.exc import OperationalError
 
 from app.core import Core
+from app.db.tables import JobRow
 from app.errors import item_problem
 from app.jobs import repository
 from app.jobs.context import Cancelled, JobContext, LeaseLost, Stopping
@@ -76,7 +77,7 @@ class Runner:
         self._threads = []
 
     def run_one(self) -> bool:
-        """Take the oldest queued job, after queueing again what other workers left, and run it; False: there was none."""
+        """Run the oldest queued job, after queueing again what other workers left; False when there is none."""
         context = self._take()
         if context is None:
             return False
@@ -114,8 +115,8 @@ class Runner:
             if not repository.is_work_waiting(session, self._handlers, now):
                 return None
         with core.database.write() as session:
-            for row in repository.expired(session, now):
-                _put_back(row, now)
+            for abandoned in repository.expired(session, now):
+                _put_back(abandoned, now)
             session.flush()
             row = repository.oldest_queued(session, self._handlers)
             if row is None:
@@ -148,7 +149,9 @@ class Runner:
             log.warning("job %s is no longer this worker's", context.id)
         except Exception as error:  # whatever a handler raises is the answer of its job, not the end of the worker
             problem = item_problem(error)
-            log.error("job %s failed: %s", context.id, problem["detail"], exc_info=error if problem["status"] >= 500 else None)
+            log.error(
+                "job %s failed: %s", context.id, problem["detail"], exc_info=error if problem["status"] >= 500 else None
+            )
             self._end(context, "failed", problem=problem)
         else:
             if not context.is_concluded:
@@ -162,7 +165,7 @@ class Runner:
         log.info("job %s %s", context.id, state if held is not None else "was taken from this worker")
 
 
-def _put_back(row: Any, now: Any) -> None:
+def _put_back(row: JobRow, now: datetime) -> None:
     """What becomes of a job whose worker is gone."""
     row.lease_owner = row.lease_until = None
     if row.cancel_requested:

@@ -8,5 +8,7 @@ State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 JobId = Annotated[str, Path(alias="id", pattern="^[0-9a-f]{32}$", description="Id of the job.")]
 Wait = Annotated[
     float,
-    Query(ge=0, le=60, description="Seconds to wait for the end; 200 and the finished job if it comes in time, else 202."),
+    Query(
+        ge=0, le=60, description="Seconds to wait for the end; 200 and the finished job if it comes in time, else 202."
+    ),
 ]

@@ -1,0 +1,119 @@
+"""POST /v1/collections/{c}/clean, /compress, /calibrate, and what shows and undoes them."""
+
+import hashlib
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Header, Query, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+from app.dependencies import CoreDependency, SlotsDependency
+from app.idempotency import Request as KeyedRequest
+from app.jobs.schemas import Wait
+from app.jobs.submission import RESPONSES, WakeDependency, answer
+from app.names import CollectionName
+from app.upkeep import cleaning, compression, service
+from app.upkeep.schemas import CalibrateParameters, CleaningId, CleanParameters, CompressParameters
+
+router = APIRouter(tags=["upkeep"])
+IdempotencyKey = Annotated[
+    str | None, Header(min_length=1, max_length=255, description="A repeat under the same key gets the first job.")
+]
+Cleaning = Annotated[CleanParameters, Body(examples=[{"fraction": 0.1}])]
+Compressing = Annotated[CompressParameters, Body(examples=[{"method": "coreset", "size": 1000}])]
+Calibrating = Annotated[CalibrateParameters, Body(examples=[{}])]
+NO_PARAMETERS = CalibrateParameters()
+
+
+@router.post("/v1/collections/{c}/clean", status_code=202, responses=RESPONSES)
+async def clean(
+    c: CollectionName,
+    parameters: Cleaning,
+    request: Request,
+    core: CoreDependency,
+    slots: SlotsDependency,
+    wake: WakeDependency,
+    wait: Wait = 0.0,
+    idempotency_key: IdempotencyKey = None,
+) -> JSONResponse:
+    """Score every bank image against the rest and take the strangest out of the bank (job; can be undone)."""
+    keyed = _keyed(request, idempotency_key, parameters)
+    return await answer(core, slots, wake, await slots.run(service.submit_clean, core, c, parameters, keyed), wait)
+
+
+@router.get("/v1/collections/{c}/clean")
+async def list_cleanings(c: CollectionName, core: CoreDependency, slots: SlotsDependency) -> dict[str, Any]:
+    """Every cleaning of the collection, and what those that stand mean for calibration."""
+    return await slots.run(cleaning.list_cleanings, core, c)
+
+
+@router.get("/v1/collections/{c}/clean/{job}")
+async def show_cleaning(
+    c: CollectionName,
+    job: CleaningId,
+    core: CoreDependency,
+    slots: SlotsDependency,
+    cursor: Annotated[str, Query(pattern="^[0-9]{0,12}$", description="`next` of the page before.")] = "",
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> dict[str, Any]:
+    """One cleaning and the images it took out, strangest first."""
+    return await slots.run(cleaning.show_cleaning, core, c, job, int(cursor or 0), limit)
+
+
+@router.delete("/v1/collections/{c}/clean/{job}")
+async def undo_cleaning(
+    c: CollectionName, job: CleaningId, core: CoreDependency, slots: SlotsDependency
+) -> dict[str, Any]:
+    """Put back the images that a cleaning took out, as far as nobody has changed their role since."""
+    return await slots.run(cleaning.undo_cleaning, core, c, job)
+
+
+@router.post("/v1/collections/{c}/compress", status_code=202, responses=RESPONSES)
+async def compress(
+    c: CollectionName,
+    parameters: Compressing,
+    request: Request,
+    core: CoreDependency,
+    slots: SlotsDependency,
+    wake: WakeDependency,
+    wait: Wait = 0.0,
+    idempotency_key: IdempotencyKey = None,
+) -> JSONResponse:
+    """Let a small bank stand for the whole one, and report what that costs in accuracy (job; can be undone)."""
+    keyed = _keyed(request, idempotency_key, parameters)
+    return await answer(core, slots, wake, await slots.run(service.submit_compress, core, c, parameters, keyed), wait)
+
+
+@router.get("/v1/collections/{c}/compress")
+async def show_compression(c: CollectionName, core: CoreDependency, slots: SlotsDependency) -> dict[str, Any]:
+    """The small bank, its measured cost, and what has come and gone since."""
+    return await slots.run(compression.show_compression, core, c)
+
+
+@router.delete("/v1/collections/{c}/compress", status_code=204)
+async def drop_compression(c: CollectionName, core: CoreDependency, slots: SlotsDependency) -> None:
+    """Go back to the whole bank, which was kept."""
+    await slots.run(compression.drop_compression, core, c)
+
+
+@router.post("/v1/collections/{c}/calibrate", status_code=202, responses=RESPONSES)
+async def calibrate(
+    c: CollectionName,
+    request: Request,
+    core: CoreDependency,
+    slots: SlotsDependency,
+    wake: WakeDependency,
+    parameters: Calibrating = NO_PARAMETERS,
+    wait: Wait = 0.0,
+    idempotency_key: IdempotencyKey = None,
+) -> JSONResponse:
+    """Compute the calibration afresh, check the kept one against it, and show what it supports (job)."""
+    keyed = _keyed(request, idempotency_key, parameters)
+    return await answer(core, slots, wake, await slots.run(service.submit_calibrate, core, c, parameters, keyed), wait)
+
+
+def _keyed(request: Request, key: str | None, parameters: BaseModel) -> KeyedRequest | None:
+    if key is None:
+        return None
+    digest = hashlib.sha256(parameters.model_dump_json().encode()).hexdigest()
+    return KeyedRequest(f"POST {request.url.path}", key, digest)

@@ -1,0 +1,18 @@
+"""A collection's state of a job's own, read from the record."""
+
+from app.core import Core
+from app.jobs.context import JobContext, LeaseLost
+from app.shelf import CollectionState, Shelf
+
+
+def fresh_state(core: Core, context: JobContext) -> CollectionState:
+    """The collection as the record has it now, shared with nobody.
+
+    A job may look at it for minutes without holding up requests, and what it computes owes nothing to what the
+    serving state has been through. It needs the bank's memory once more for as long as the job runs.
+    """
+    assert context.collection is not None
+    state = Shelf(core.database).get(context.collection)
+    if state.id != context.collection_id:  # deleted, and made again under the same name
+        raise LeaseLost
+    return state

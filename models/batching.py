@@ -26,9 +26,7 @@ from models.errors import DeadlinePassed, ParameterInvalid, QueueFull
 class Ticket:
     """Images accepted by a BatchingEmbedder: wait for their vectors, or give them up."""
 
-    def __init__(
-        self, owner: "BatchingEmbedder", prepared: Sequence[PreparedImage], deadline: float | None
-    ) -> None:
+    def __init__(self, owner: "BatchingEmbedder", prepared: Sequence[PreparedImage], deadline: float | None) -> None:
         self._owner = owner
         self.images = tuple(prepared)
         self.deadline = deadline  # on the owner's clock
@@ -75,9 +73,7 @@ class BatchingEmbedder:
             ParameterInvalid: `queue_images_max` is below 1 or `wait_s` is not from 0 to 1 second.
         """
         if queue_images_max < 1:
-            raise ParameterInvalid(
-                f"`queue_images_max` of the queue must be at least 1; got {queue_images_max}."
-            )
+            raise ParameterInvalid(f"`queue_images_max` of the queue must be at least 1; got {queue_images_max}.")
         if not 0.0 <= wait_s <= 1.0:
             raise ParameterInvalid(f"`wait_s` of the queue must be from 0 to 1 second; got {wait_s}.")
         self.embedder = embedder  # for prepare() and maps(), which need no queue
@@ -90,9 +86,7 @@ class BatchingEmbedder:
         self._worker = threading.Thread(target=self._work, name="embedding", daemon=True)
         self._worker.start()
 
-    def submit(
-        self, prepared: Sequence[PreparedImage], deadline_s: float | None = None
-    ) -> NDArray[np.float32]:
+    def submit(self, prepared: Sequence[PreparedImage], deadline_s: float | None = None) -> NDArray[np.float32]:
         """Vectors of the images, in their order, within `deadline_s` seconds from now; None sets no limit.
 
         Shapes: n images -> (n, width).
@@ -146,9 +140,7 @@ class BatchingEmbedder:
         """Take a ticket out of the queue; its result() raises DeadlinePassed, unless it has already ended."""
         with self._changed:
             if not ticket.ended.is_set():
-                self._end(
-                    ticket, DeadlinePassed("`vectors` must be computed before the caller stops waiting.")
-                )
+                self._end(ticket, DeadlinePassed("`vectors` must be computed before the caller stops waiting."))
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -174,9 +166,7 @@ class BatchingEmbedder:
     def _drop_expired(self) -> None:
         now = self._clock()
         for ticket in [t for t in self._waiting if t.deadline is not None and t.deadline <= now]:
-            self._end(
-                ticket, DeadlinePassed("`vectors` must be computed before the deadline; it has passed.")
-            )
+            self._end(ticket, DeadlinePassed("`vectors` must be computed before the deadline; it has passed."))
 
     def _end(self, ticket: Ticket, failure: BaseException | None) -> None:
         if ticket in self._waiting:
@@ -202,9 +192,7 @@ class BatchingEmbedder:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting or self._closing)
                 if self._wait_s and not self._closing:
-                    self._changed.wait_for(
-                        lambda: self._images_waiting() >= BATCH_MAX or self._closing, self._wait_s
-                    )
+                    self._changed.wait_for(lambda: self._images_waiting() >= BATCH_MAX or self._closing, self._wait_s)
                 batch = self._next_batch()
                 if not batch and self._closing:
                     return

@@ -46,8 +46,7 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if not SIZE_MIN <= self.image_size <= SIZE_MAX:
             raise ParameterInvalid(
-                f"`image_size` of an embedding must be from {SIZE_MIN} to {SIZE_MAX} pixels; got "
-                f"{self.image_size}."
+                f"`image_size` of an embedding must be from {SIZE_MIN} to {SIZE_MAX} pixels; got {self.image_size}."
             )
         if self.fit not in ("squash", "crop"):
             raise ParameterInvalid(f"`fit` of an embedding must be squash or crop; got {self.fit}.")
@@ -69,8 +68,7 @@ class Preprocessing:
         """
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or 0 in pixels.shape:
             raise ParameterInvalid(
-                f"`pixels` of an image must be (height, width, 3) of uint8; got {pixels.shape} of "
-                f"{pixels.dtype}."
+                f"`pixels` of an image must be (height, width, 3) of uint8; got {pixels.shape} of {pixels.dtype}."
             )
         height, width = pixels.shape[:2]
         box = (0.0, 0.0, float(width), float(height))

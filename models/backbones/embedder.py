@@ -35,17 +35,11 @@ class EmbeddingSpec:
     def __post_init__(self) -> None:
         if not _WEIGHTS.fullmatch(self.weights):
             raise ParameterInvalid(
-                "`weights` of an embedding must be embedded, stand-in, torchvision or "
-                f"file:<path>; got {self.weights}."
+                f"`weights` of an embedding must be embedded, stand-in, torchvision or file:<path>; got {self.weights}."
             )
-        if (
-            not self.stages
-            or tuple(sorted(set(self.stages))) != tuple(self.stages)
-            or set(self.stages) - set(STAGES)
-        ):
+        if not self.stages or tuple(sorted(set(self.stages))) != tuple(self.stages) or set(self.stages) - set(STAGES):
             raise ParameterInvalid(
-                f"`stages` of an embedding must be some of 1, 2, 3, 4, ascending, each "
-                f"once; got {self.stages}."
+                f"`stages` of an embedding must be some of 1, 2, 3, 4, ascending, each once; got {self.stages}."
             )
 
 
@@ -143,9 +137,7 @@ class Embedder:
             vectors[start:stop] = self._engine.run(batch, (POOLED,))[POOLED][: stop - start]
         return vectors
 
-    def maps(
-        self, prepared: Sequence[PreparedImage], stages: Sequence[int]
-    ) -> dict[int, NDArray[np.float32]]:
+    def maps(self, prepared: Sequence[PreparedImage], stages: Sequence[int]) -> dict[int, NDArray[np.float32]]:
         """Feature maps of the stages asked for, whether or not they are pooled.
 
         Shapes: n images -> (n, h, w, channels) for each stage; h = w = S/4, S/8, S/16, S/32 rounded up.
@@ -156,9 +148,7 @@ class Embedder:
             FingerprintMismatch: an image was prepared for another preprocessing.
         """
         if not stages or set(stages) - set(STAGES):
-            raise ParameterInvalid(
-                f"`stages` of feature maps must be some of 1, 2, 3, 4; got {tuple(stages)}."
-            )
+            raise ParameterInvalid(f"`stages` of feature maps must be some of 1, 2, 3, 4; got {tuple(stages)}.")
         self.check(prepared)
         names = tuple(stage_output(stage) for stage in stages)
         if not prepared:

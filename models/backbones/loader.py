@@ -97,9 +97,7 @@ def _find(
         return _torchvision(record, weights_folder)
     path = weights_folder / spec.weights.removeprefix("file:")
     if not path.is_file():
-        raise WeightsMissing(
-            f"`weights` of backbone `{record.name}` must name a file that exists; got {path}."
-        )
+        raise WeightsMissing(f"`weights` of backbone `{record.name}` must name a file that exists; got {path}.")
     return _Source(read_weights(path), str(path), record.image_size, record.mean, record.std)
 
 

@@ -90,14 +90,10 @@ def checked_weights(
     unknown = sorted(set(tensors) - set(shapes) - set(spare))
     if absent or unknown:
         complaint = f"without {absent[0]}" if absent else f"with {unknown[0]}"
-        raise WeightsDamaged(
-            f"{expected}; got {source} {complaint} ({len(absent)} absent, {len(unknown)} unknown)."
-        )
+        raise WeightsDamaged(f"{expected}; got {source} {complaint} ({len(absent)} absent, {len(unknown)} unknown).")
     for name, shape in shapes.items():
         if tensors[name].shape != shape:
-            raise WeightsDamaged(
-                f"{expected}; got {source} where {name} is {tensors[name].shape}, not {shape}."
-            )
+            raise WeightsDamaged(f"{expected}; got {source} where {name} is {tensors[name].shape}, not {shape}.")
         if not np.isfinite(tensors[name]).all():
             raise WeightsDamaged(f"{expected}; got {source} where {name} is not finite.")
     return {name: np.ascontiguousarray(tensors[name], dtype=np.float32) for name in shapes}

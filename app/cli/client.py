@@ -56,6 +56,10 @@ class Client:
         """The answer to a POST of JSON."""
         return self._send("POST", path, json=body)
 
+    def delete(self, path: str) -> None:
+        """DELETE, with no answer."""
+        self._send("DELETE", path)
+
     def post_files(self, path: str, files: Sequence[tuple[str, bytes]], fields: dict[str, str]) -> Any:
         """The answer to a multipart POST of named files with form fields."""
         parts = [("files", (name, data, "application/octet-stream")) for name, data in files]
@@ -93,9 +97,7 @@ def _content(answer: httpx.Response, where: str) -> Any:
     try:
         content = answer.json()
     except ValueError as error:
-        raise CommandFailed(
-            f"{where} does not answer like Oddity (status {answer.status_code}, no JSON)."
-        ) from error
+        raise CommandFailed(f"{where} does not answer like Oddity (status {answer.status_code}, no JSON).") from error
     if answer.is_success:
         return content
     told = content if isinstance(content, dict) else {}

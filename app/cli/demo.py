@@ -65,9 +65,7 @@ def digits_scene() -> Scene:
     made = digit_images()
     normal = [one for one in made if one.kind == DIGIT]
     strangers = [
-        one
-        for digit in "123456789"
-        for one in [image for image in made if image.kind == digit][:STRANGERS_OF_EACH]
+        one for digit in "123456789" for one in [image for image in made if image.kind == digit][:STRANGERS_OF_EACH]
     ]
     return Scene(
         "demo-digits",
@@ -97,9 +95,7 @@ def _play(client: Client, scene: Scene, is_shown: bool) -> dict[str, Any]:
     asked = [*scene.belonging, *scene.strangers]
     with images_progress() as progress:
         bar = progress.add_task(scene.collection, total=len(scene.bank) + len(asked))
-        ingest_pictures(
-            client, scene.collection, _pictures(scene.bank), lambda count: progress.advance(bar, count)
-        )
+        ingest_pictures(client, scene.collection, _pictures(scene.bank), lambda count: progress.advance(bar, count))
         told = [
             result
             for _, result in score_pictures(
@@ -159,9 +155,7 @@ def _show(
         is_belonging = made.kind in (DIGIT, "flawless")
         if kinds[made.kind] > (SHOWN if is_belonging or scene.collection == "demo-textures" else 1):
             continue
-        near = result["neighbours"][0]["metadata"].get(
-            "filename", result["neighbours"][0]["id"][:ROOM_FOR_ID]
-        )
+        near = result["neighbours"][0]["metadata"].get("filename", result["neighbours"][0]["id"][:ROOM_FOR_ID])
         table.add_row(
             made.name, made.kind, f"{result['score']:.4f}", f"{result['p_value']:.3f}", _verdict(result), near
         )

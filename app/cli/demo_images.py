@@ -39,9 +39,7 @@ def texture_images(count: int, defects: int, seed: int) -> list[MadeImage]:
     The same seed gives the same bytes.
     """
     random = np.random.default_rng(seed)
-    made = [
-        MadeImage(f"texture-{number:04}.png", "flawless", _png(_texture(random))) for number in range(count)
-    ]
+    made = [MadeImage(f"texture-{number:04}.png", "flawless", _png(_texture(random))) for number in range(count)]
     for number in range(defects):
         kind = DEFECTS[number % len(DEFECTS)]
         image = _damaged(_texture(random), kind, random)

@@ -45,9 +45,7 @@ class IngestReport:
 
     def shown(self) -> dict[str, Any]:
         """The report for programs."""
-        return {
-            name: getattr(self, name) for name in ("created", "updated", "duplicate", "skipped", "refused")
-        }
+        return {name: getattr(self, name) for name in ("created", "updated", "duplicate", "skipped", "refused")}
 
 
 @cli.command()
@@ -56,9 +54,7 @@ def ingest(
     collection: CollectionOption,
     server: ServerOption = None,
     data: DataOption = None,
-    role: Annotated[
-        Role | None, typer.Option(help="Role of the images; new ones are normal unless told.")
-    ] = None,
+    role: Annotated[Role | None, typer.Option(help="Role of the images; new ones are normal unless told.")] = None,
     label_from_folder: Annotated[
         bool,
         typer.Option("--label-from-folder", help="Label each image with the name of the folder it lies in."),
@@ -91,9 +87,7 @@ def ingest(
     else:
         messages().print(f"{collection}: {report.sentence()}.", highlight=False)
         for entry in report.refused[:REFUSED_SHOWN]:
-            messages().print(
-                f"  {entry['path']}: {entry['detail']}", highlight=False, markup=False, soft_wrap=True
-            )
+            messages().print(f"  {entry['path']}: {entry['detail']}", highlight=False, markup=False, soft_wrap=True)
         if len(report.refused) > REFUSED_SHOWN:
             messages().print(
                 f"  and {len(report.refused) - REFUSED_SHOWN} more; --json lists them all.", highlight=False
@@ -133,9 +127,7 @@ def _missing(
         if image.fault is None:
             image_id = hashlib.sha256(image.data).hexdigest()
             facts = known.get(image_id)
-            if facts is not None and all(
-                facts.get(name) == value for name, value in image.picture.facts.items()
-            ):
+            if facts is not None and all(facts.get(name) == value for name, value in image.picture.facts.items()):
                 report.skipped += 1
                 if advance is not None:
                     advance(1)
@@ -150,9 +142,7 @@ def _known(client: Client, path: str) -> dict[str, dict[str, Any]]:
     cursor = ""
     while True:
         page = client.get(f"{path}/images", limit=PAGE_LIMIT, cursor=cursor)
-        found.update(
-            (one["id"], {name: one[name] for name in ("role", "label", "group")}) for one in page["images"]
-        )
+        found.update((one["id"], {name: one[name] for name in ("role", "label", "group")}) for one in page["images"])
         if page["next"] is None:
             return found
         cursor = page["next"]

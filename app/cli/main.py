@@ -12,8 +12,8 @@ from typer.core import TyperCommand, TyperGroup
 from app.cli.console import messages
 from app.cli.failures import CommandFailed
 
-# Name -> one line for `oddity --help`. Each is the module of the same name in this package, imported only when
-# it is asked for: the network's libraries take seconds to load, and most commands do without them.
+# Name -> one line for `oddity --help`. Each is the module of the same name in this package, imported only
+# when it is asked for: the network's libraries take seconds to load, and most commands do without them.
 COMMANDS = {
     "serve": "Run the service.",
     "demo": "Build two small collections from images made on the spot, and score some.",
@@ -71,9 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ValidationError as error:
         first = error.errors()[0]
         name = "ODDITY_" + "_".join(map(str, first["loc"])).upper()
-        messages().print(
-            f"[bold red]Error:[/] `{name}`: {_plain(first['msg'])}.", highlight=False, soft_wrap=True
-        )
+        messages().print(f"[bold red]Error:[/] `{name}`: {_plain(first['msg'])}.", highlight=False, soft_wrap=True)
         sys.exit(2)
 
 

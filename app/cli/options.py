@@ -18,8 +18,6 @@ DataOption = Annotated[
 CollectionOption = Annotated[str, typer.Option("--collection", "-c", help="Name of the collection.")]
 FolderArgument = Annotated[
     Path,
-    typer.Argument(
-        metavar="DIR", exists=True, file_okay=False, readable=True, help="Folder, read with all below it."
-    ),
+    typer.Argument(metavar="DIR", exists=True, file_okay=False, readable=True, help="Folder, read with all below it."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]

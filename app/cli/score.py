@@ -28,18 +28,14 @@ def score(
     false_alarm_rate: Annotated[
         float | None, typer.Option(help="Share of normal images that may alarm [default: the collection's].")
     ] = None,
-    k: Annotated[
-        int | None, typer.Option(help="Nearest normal images averaged [default: the collection's].")
-    ] = None,
-    neighbours: Annotated[
-        int, typer.Option(min=0, max=100, help="Nearest normal images listed in each row.")
-    ] = 3,
+    k: Annotated[int | None, typer.Option(help="Nearest normal images averaged [default: the collection's].")] = None,
+    neighbours: Annotated[int, typer.Option(min=0, max=100, help="Nearest normal images listed in each row.")] = 3,
     as_json: JsonOption = False,
 ) -> None:
     """Score every image of a folder against a collection, one CSV row for each in a stable order.
 
-    Columns: path, score, p_value, anomalous, then id, distance and file of each nearest normal image, problem.
-    Exit code 1 when any image could not be scored.
+    Columns: path, score, p_value, anomalous, then id, distance and file of each nearest normal image, then
+    problem. Exit code 1 when any image could not be scored.
     """
     pictures = folder_pictures(folder)
     asked = {"k": k, "false_alarm_rate": false_alarm_rate, "neighbours": neighbours}
@@ -59,9 +55,7 @@ def score(
     if as_json and str(out) != "-":
         print_json({"collection": collection, "out": str(out), **counts})
     else:
-        text = (
-            f"{counts['images']} images, {counts['anomalous']} anomalous, {counts['problems']} with problems"
-        )
+        text = f"{counts['images']} images, {counts['anomalous']} anomalous, {counts['problems']} with problems"
         messages().print(f"{collection}: {text}; written to {out}.", highlight=False, markup=False)
     if counts["problems"]:
         raise typer.Exit(1)

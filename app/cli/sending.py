@@ -60,11 +60,7 @@ def image_files(folder: Path) -> list[Path]:
     found: list[Path] = []
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        chosen = (
-            name
-            for name in sorted(files)
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
-        )
+        chosen = (name for name in sorted(files) if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES)
         found.extend(Path(place, name) for name in chosen)
     return found
 
@@ -73,9 +69,7 @@ def folder_pictures(folder: Path) -> list[Picture]:
     """The images of a folder, named by their path below it. Raises CommandFailed when there is none."""
     files = image_files(folder)
     if not files:
-        raise CommandFailed(
-            f"There is no image file below {folder}; files are chosen by their suffix: {' '.join(sorted(SUFFIXES))}."
-        )
+        raise CommandFailed(f"There is no image file below {folder}; known suffixes are {' '.join(sorted(SUFFIXES))}.")
     return [Picture(path.relative_to(folder).as_posix(), path.read_bytes) for path in files]
 
 
@@ -111,8 +105,8 @@ def answers(
 ) -> list[dict[str, Any]]:
     """One entry for each image of a batch, in order; `{"problem": …}` for one that could not be sent.
 
-    `key` names the list in the answer, `fields` gives the form fields for the images really sent. A batch that is
-    too large for the server is sent again one by one.
+    `key` names the list in the answer, `fields` gives the form fields for the images really sent. A batch that
+    is too large for the server is sent again one by one.
     """
     readable = [image for image in batch if image.fault is None]
     told = iter(_sent(client, path, key, readable, fields))

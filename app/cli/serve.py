@@ -22,9 +22,7 @@ cli = typer.Typer()
 @cli.command()
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free one.")
-    ] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free one.")] = 8000,
     data: DataOption = None,
 ) -> None:
     """Run the service until Ctrl-C. The record is migrated and the data folder made when needed."""
@@ -68,8 +66,6 @@ class AnnouncedServer(uvicorn.Server):
             )
 
     async def _is_empty(self) -> bool:
-        async with httpx.AsyncClient(
-            transport=httpx.ASGITransport(self._app), base_url="http://oddity"
-        ) as http:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(self._app), base_url="http://oddity") as http:
             answer = await http.get("/v1/collections", params={"limit": 1})
         return answer.is_success and not answer.json()["collections"]

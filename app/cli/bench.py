@@ -1,0 +1,238 @@
+"""`oddity bench`: measurements on folders of labelled images."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import typer
+from rich.markdown import Markdown
+
+from app.cli.client import folder_settings, open_client
+from app.cli.console import images_progress, messages, print_json, results
+from app.cli.failures import CommandFailed
+from app.cli.options import DataOption, FolderArgument, JsonOption, ServerOption
+from app.embedders import Embedders
+from app.settings import Settings
+from benchmarks.accuracy import PROTOCOLS, AccuracyPlan, measure_accuracy
+from benchmarks.embedding import embed_files
+from benchmarks.errors import BenchmarkRefused
+from benchmarks.folders import cases, read_layout
+from benchmarks.made_folders import write_digits, write_textures
+from benchmarks.reference import KS, METRICS, compare, reference_text
+from benchmarks.report import accuracy_text, write_report
+from models.backbones.embedder import EmbeddingSpec
+from models.errors import ModelsError
+
+SEED = 0
+DIGITS_LIMIT = 60  # of each digit and part in `bench reference` on made images
+
+cli = typer.Typer(no_args_is_help=True, help="Measure: accuracy, agreement with a reference.")
+
+OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder of the reports and of cached vectors.")]
+WeightsOption = Annotated[
+    str | None, typer.Option(help="embedded, stand-in, torchvision or file:PATH [default: the service's].")
+]
+BackboneOption = Annotated[str | None, typer.Option(help="torchvision ResNet [default: the service's].")]
+SizeOption = Annotated[int | None, typer.Option(help="Side of the network's input [default: the weights' own].")]
+LimitOption = Annotated[int | None, typer.Option(min=1, help="Files of each kind in train and in test [default: all].")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Seed of every draw.")]
+
+
+@cli.command()
+def accuracy(
+    folder: FolderArgument,
+    weights: WeightsOption = None,
+    backbone: BackboneOption = None,
+    image_size: SizeOption = None,
+    k: Annotated[int, typer.Option(min=1, max=64)] = 2,
+    metric: Annotated[str, typer.Option(help="cosine or l2.")] = "cosine",
+    normalize: Annotated[bool, typer.Option("--normalize", help="With l2: unit length first.")] = False,
+    bank: Annotated[int | None, typer.Option(min=2, help="Normal images of each class [default: all].")] = None,
+    limit: LimitOption = None,
+    protocol: Annotated[list[str] | None, typer.Option(help="images, sets or contaminated; repeat it.")] = None,
+    together: Annotated[int, typer.Option(min=1, help="Classes that are normal together.")] = 1,
+    normal: Annotated[list[str] | None, typer.Option(help="A normal class of one single case; repeat it.")] = None,
+    rate: Annotated[list[float] | None, typer.Option(help="False-alarm rate to check; repeat it.")] = None,
+    set_size: Annotated[list[int] | None, typer.Option(help="Images in a set; repeat it.")] = None,
+    fraction: Annotated[float, typer.Option(help="Share of strangers in a strange set.")] = 0.2,
+    pooling: Annotated[list[str] | None, typer.Option(help="mean, max or concat; repeat it.")] = None,
+    contamination: Annotated[float, typer.Option(help="Share of strangers in a contaminated bank.")] = 0.1,
+    dropped: Annotated[float, typer.Option(help="Share that cleaning drops.")] = 0.15,
+    seed: SeedOption = SEED,
+    out: OutOption = Path(".bench"),
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure ranking and kept promises on DIR: train/<class>, test/<class>, or train/good, test/good, test/<defect>.
+
+    Writes accuracy-DIR.json and accuracy-DIR.md. Vectors are kept under the output folder by sha256 and fingerprint.
+    """
+    whole = AccuracyPlan()
+    plan = AccuracyPlan(
+        protocols=tuple(protocol or PROTOCOLS),
+        k=k,
+        metric=metric,
+        normalize=normalize,
+        bank=bank,
+        limit=limit,
+        seed=seed,
+        rates=tuple(rate or whole.rates),
+        together=together,
+        normal=tuple(normal or ()),
+        set_sizes=tuple(set_size or whole.set_sizes),
+        fraction=fraction,
+        poolings=tuple(pooling or whole.poolings),
+        contamination=contamination,
+        dropped=dropped,
+    )
+    settings = folder_settings(data)
+    _run_accuracy(folder, settings, _specification(settings, weights, backbone, image_size), plan, out, as_json)
+
+
+@cli.command()
+def reference(
+    folder: FolderArgument,
+    normal: Annotated[str | None, typer.Option(help="The normal class [default: the first].")] = None,
+    weights: WeightsOption = None,
+    backbone: BackboneOption = None,
+    image_size: SizeOption = None,
+    limit: LimitOption = None,
+    out: OutOption = Path(".bench"),
+    server: ServerOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare served scores with scikit-learn's on the same vectors, for k = 1, 2, 5 and both metrics.
+
+    The bank and the test images go through HTTP, to the server named or to a service on a folder of its own. Exit code
+    1 when any ROC-AUC differs by 0.0005 or more.
+    """
+    settings = folder_settings(data)
+    specification = _specification(settings, weights, backbone, image_size)
+    _run_reference(folder, settings, specification, normal, limit, out, server, data, as_json)
+
+
+@cli.command("all")
+def run_all(
+    weights: WeightsOption = None,
+    backbone: BackboneOption = None,
+    image_size: SizeOption = None,
+    out: OutOption = Path(".bench"),
+    data: DataOption = None,
+) -> None:
+    """Measure on images that need no outside data: scikit-learn's digits, and drawn textures with planted defects."""
+    settings = folder_settings(data)
+    specification = _specification(settings, weights, backbone, image_size)
+    digits = write_digits(out / "images" / "digits")
+    textures = write_textures(out / "images" / "textures", SEED)
+    for folder in (digits, textures):
+        _run_accuracy(folder, settings, specification, AccuracyPlan(seed=SEED), out, False)
+    _run_reference(digits, settings, specification, None, DIGITS_LIMIT, out, None, None, False)
+
+
+def _run_accuracy(
+    folder: Path, settings: Settings, specification: EmbeddingSpec, plan: AccuracyPlan, out: Path, as_json: bool
+) -> None:
+    with _sentences(), _opened(settings) as embedders, images_progress() as progress:
+        bar = progress.add_task(f"Embedding {folder.name}", total=len(read_layout(folder, plan.limit).files()))
+        found = measure_accuracy(
+            folder,
+            embedders,
+            specification,
+            plan,
+            out / "vectors",
+            advance=lambda count: progress.advance(bar, count),
+            say=lambda text: progress.update(bar, description=f"Measuring {text}"),
+        )
+    _write(found, out, f"accuracy-{folder.name}", accuracy_text(found), as_json)
+
+
+def _run_reference(
+    folder: Path,
+    settings: Settings,
+    specification: EmbeddingSpec,
+    normal: str | None,
+    limit: int | None,
+    out: Path,
+    server: str | None,
+    data: Path | None,
+    as_json: bool,
+) -> None:
+    with _sentences(), _opened(settings) as embedders, images_progress() as progress:
+        layout = read_layout(folder, limit)
+        case = cases(layout, normal=(normal,) if normal else ())[0]
+        bar = progress.add_task(f"Embedding {folder.name}", total=len(layout.files()))
+        pool, embedder = embed_files(
+            layout.files(), embedders, specification, out / "vectors", lambda count: progress.advance(bar, count)
+        )
+        tests = sum(map(len, layout.test.values()))
+        bank = sum(len(layout.train[kind]) for kind in case.normal)
+        bar = progress.add_task("Through HTTP", total=bank + tests * len(KS) * len(METRICS))
+        asked = {"weights": specification.weights, "backbone": specification.backbone}
+        asked_all = {**asked, "image_size": specification.image_size}
+        # A service of its own unless one is named: nothing of the user's is touched.
+        own = nullcontext(None) if server or data else TemporaryDirectory()
+        with own as place, open_client(server, data or (Path(place) if place else None)) as client:
+            compared = compare(
+                client,
+                layout,
+                case,
+                pool,
+                asked_all,
+                embedder.identity.fingerprint,
+                lambda count: progress.advance(bar, count),
+            )
+    found = {
+        "benchmark": "reference",
+        "weights": embedder.identity.weights.partition(":")[0],
+        "embedding": {**embedder.identity.describe(), "weights": embedder.identity.weights.partition(":")[0]},
+        "data": layout.name,
+        "case": case.name,
+        "comparisons": compared,
+    }
+    _write(found, out, f"reference-{folder.name}", reference_text(found), as_json)
+    if not all(one["is_within_bar"] for one in compared):
+        raise CommandFailed("The served ROC-AUC differs from the reference by 0.0005 or more.")
+
+
+def _write(found: dict[str, Any], out: Path, name: str, body: list[str], as_json: bool) -> None:
+    as_file, as_text = write_report(found, out, name, body)
+    if as_json:
+        print_json(found)
+    else:
+        results().print(Markdown(as_text.read_text(encoding="utf-8")))
+    messages().print(f"Written to {as_file} and {as_text}.", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _opened(settings: Settings) -> Iterator[Embedders]:
+    embedders = Embedders(settings, settings.threads or len(os.sched_getaffinity(0)))
+    try:
+        yield embedders
+    finally:
+        embedders.close()
+
+
+@contextmanager
+def _sentences() -> Iterator[None]:
+    try:
+        yield
+    except (BenchmarkRefused, ModelsError) as error:
+        raise CommandFailed(str(error)) from error
+
+
+def _specification(
+    settings: Settings, weights: str | None, backbone: str | None, image_size: int | None
+) -> EmbeddingSpec:
+    with _sentences(), _opened(settings) as embedders:
+        source = weights or embedders.default_weights
+        if source.startswith("file:"):  # named as seen from here, not from the data folder
+            source = f"file:{Path(source.removeprefix('file:')).resolve()}"
+        return EmbeddingSpec(
+            backbone=backbone or embedders.default_backbone,
+            weights=source,
+            image_size=image_size or embedders.default_image_size,
+        )

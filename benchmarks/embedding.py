@@ -1,0 +1,117 @@
+"""Vectors of files, computed by the service's own embedder and kept by sha256 and fingerprint."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.embedders import Embedders
+from models.backbones.embedder import Embedder, EmbeddingSpec, PreparedImage
+
+CHUNK_FILES = 64
+SHARD_IMAGES = 4096
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Images by row: one row for each distinct sequence of bytes, as the service keeps them."""
+
+    sha256: tuple[str, ...]
+    vectors: NDArray[np.float32]  # (N, width)
+    row_of: dict[Path, int]
+    refused: dict[Path, str]
+
+    def rows(self, files: Iterable[Path]) -> NDArray[np.int64]:
+        """Distinct rows of these files, in their order; refused files are left out."""
+        return np.array(list(dict.fromkeys(self.row_of[file] for file in files if file in self.row_of)), np.int64)
+
+
+class VectorCache:
+    """Vectors by sha256 under one folder for each fingerprint, in files written whole or not at all."""
+
+    def __init__(self, folder: Path, fingerprint: str, width: int) -> None:
+        self._folder = folder / fingerprint
+        self._known: dict[str, NDArray[np.float32]] = {}
+        for shard in sorted(self._folder.glob("*.npz")):
+            with np.load(shard, allow_pickle=False) as held:
+                if held["vectors"].shape[1:] == (width,):
+                    self._known.update(zip(held["sha256"].tolist(), held["vectors"], strict=True))
+        self._new: dict[str, NDArray[np.float32]] = {}
+
+    def get(self, sha256: str) -> NDArray[np.float32] | None:
+        """The vector of these bytes, if known."""
+        return self._known.get(sha256)
+
+    def put(self, sha256: str, vector: NDArray[np.float32]) -> None:
+        """Keep a vector; it is on disk after the next `flush`, or when a shard is full."""
+        self._known[sha256] = self._new[sha256] = vector
+        if len(self._new) >= SHARD_IMAGES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is new."""
+        if not self._new:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        names = sorted(self._new)
+        shard = self._folder / f"{hashlib.sha256(''.join(names).encode()).hexdigest()[:16]}.npz"
+        part = shard.with_suffix(".part")
+        with part.open("wb") as file:
+            np.savez(file, sha256=np.array(names), vectors=np.stack([self._new[name] for name in names]))
+        part.replace(shard)
+        self._new = {}
+
+
+def embed_files(
+    files: Sequence[Path], embedders: Embedders, spec: EmbeddingSpec, cache: Path, advance: Advance | None = None
+) -> tuple[Pool, Embedder]:
+    """Every file's vector, known ones from the cache, and the embedder that decides what they are.
+
+    Memory: all vectors, and the pixels of 64 images at a time.
+    """
+    batching = embedders.get(spec)
+    embedder = batching.embedder
+    kept = VectorCache(cache, embedder.identity.fingerprint, embedder.width)
+    sha_of: dict[Path, str] = {}
+    refused: dict[Path, str] = {}
+    for start in range(0, len(files), CHUNK_FILES):
+        chunk = files[start : start + CHUNK_FILES]
+        data = {file: file.read_bytes() for file in chunk}
+        sha_of.update((file, hashlib.sha256(content).hexdigest()) for file, content in data.items())
+        missing = {sha_of[file]: file for file in reversed(chunk) if kept.get(sha_of[file]) is None}
+        wanted = list(missing.values())
+        prepared = embedders.prepare(embedder, [data[file] for file in wanted]) if wanted else []
+        good: list[tuple[Path, PreparedImage]] = []
+        for file, image in zip(wanted, prepared, strict=True):
+            if isinstance(image, PreparedImage):
+                good.append((file, image))
+            else:
+                refused[file] = str(image)
+        if good:
+            vectors = embedders.embed(batching, [image for _, image in good])
+            for (file, _), vector in zip(good, vectors, strict=True):
+                kept.put(sha_of[file], vector)
+        if advance is not None:
+            advance(len(chunk))
+    kept.flush()
+    return _pool(sha_of, kept, refused, embedder.width), embedder
+
+
+def _pool(sha_of: dict[Path, str], kept: VectorCache, refused: dict[Path, str], width: int) -> Pool:
+    row_of_sha: dict[str, int] = {}
+    row_of: dict[Path, int] = {}
+    vectors: list[NDArray[np.float32]] = []
+    for file, sha256 in sha_of.items():
+        vector = kept.get(sha256)
+        if vector is None:
+            continue
+        if sha256 not in row_of_sha:
+            row_of_sha[sha256] = len(vectors)
+            vectors.append(vector)
+        row_of[file] = row_of_sha[sha256]
+    stacked = np.stack(vectors) if vectors else np.empty((0, width), np.float32)
+    return Pool(tuple(row_of_sha), stacked, row_of, refused)

@@ -1,0 +1,138 @@
+"""`oddity bench reference`: the served scores against ten lines of scikit-learn, on the same vectors."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.neighbors import NearestNeighbors
+
+from app.cli.client import Client
+from app.cli.ingest import Advance, ingest_pictures
+from app.cli.score import score_pictures
+from app.cli.sending import Picture
+from benchmarks.embedding import Pool
+from benchmarks.errors import BenchmarkRefused
+from benchmarks.folders import Case, Layout
+from benchmarks.metrics import roc_auc
+from benchmarks.report import table
+
+BAR = 0.0005
+KS = (1, 2, 5)
+METRICS = ("cosine", "l2")
+COLLECTION = "bench-reference"
+
+
+def reference_scores(
+    bank: NDArray[np.float32], queries: NDArray[np.float32], k: int, metric: str
+) -> NDArray[np.float64]:
+    """Mean distance to the k nearest rows of the bank, by scikit-learn in float64.
+
+    Shapes: bank (N, D), queries (Q, D) -> (Q,).
+    """
+    name = {"cosine": "cosine", "l2": "euclidean"}[metric]
+    nearest = NearestNeighbors(n_neighbors=k, metric=name, algorithm="brute").fit(bank.astype(np.float64))
+    distances, _ = nearest.kneighbors(queries.astype(np.float64))
+    means: NDArray[np.float64] = distances.mean(axis=1)
+    return means
+
+
+def compare(
+    client: Client,
+    layout: Layout,
+    case: Case,
+    pool: Pool,
+    settings: dict[str, Any],
+    fingerprint: str,
+    advance: Advance | None = None,
+) -> list[dict[str, Any]]:
+    """Both ROC-AUCs for each k and metric; the bank and every test image go through HTTP as files.
+
+    The collection is made afresh and deleted at the end.
+
+    Raises:
+        BenchmarkRefused: the service embeds differently, or refuses an image.
+    """
+    path = client.collection(COLLECTION)
+    bank = [file for kind in sorted(case.normal) for file in layout.train[kind] if file in pool.row_of]
+    test = [file for kind in sorted(layout.test) for file in layout.test[kind] if file in pool.row_of]
+    is_stranger = np.array([file.parent.name not in case.normal for file in test])
+    rows, asked = pool.rows(bank), np.array([pool.row_of[file] for file in test])
+    if client.exists(path):
+        raise BenchmarkRefused(f"Collection `{COLLECTION}` must not exist at {client.where}; delete it first.")
+    about = client.put(path, {**settings, "metric": METRICS[0]})
+    try:
+        if about["fingerprint"] != fingerprint:
+            raise BenchmarkRefused(f"The service must embed as this command does; got {about['fingerprint'][:12]}.")
+        report = ingest_pictures(client, COLLECTION, _pictures(bank), advance)
+        if report.refused:
+            raise BenchmarkRefused(f"The service must take every bank image; it refused {report.refused[0]}.")
+        found = []
+        for metric in METRICS:
+            client.patch(path, {"metric": metric})
+            for k in KS:
+                served = _served(client, test, k, advance)
+                reference = reference_scores(pool.vectors[rows], pool.vectors[asked], k, metric)
+                found.append(_compared(metric, k, served, reference, is_stranger, rows.size))
+        return found
+    finally:
+        client.delete(path)
+
+
+def reference_text(found: dict[str, Any]) -> list[str]:
+    """The body of a reference report."""
+    head = ["metric, k", "served ROC-AUC", "scikit-learn", "difference", "largest relative difference of a score"]
+    rows = [
+        [
+            f"{one['metric']}, {one['k']}",
+            f"{one['served']:.6f}",
+            f"{one['reference']:.6f}",
+            f"{one['difference']:.1e}",
+            f"{one['score_difference']:.1e}",
+        ]
+        for one in found["comparisons"]
+    ]
+    first = found["comparisons"][0]
+    words = (
+        f"Data: {found['data']}, `{found['case']}` normal; bank of {first['bank']} images, {first['normal']} normal and "
+        f"{first['strangers']} strange test images, all as files through HTTP. The bar is a difference below {BAR}."
+    )
+    return [words, "", *table(head, rows)]
+
+
+def _compared(
+    metric: str,
+    k: int,
+    served: NDArray[np.float64],
+    reference: NDArray[np.float64],
+    is_stranger: NDArray[np.bool_],
+    bank: int,
+) -> dict[str, Any]:
+    ours, theirs = roc_auc(served, is_stranger), roc_auc(reference, is_stranger)
+    scale = float(np.median(reference)) or 1.0
+    return {
+        "metric": metric,
+        "k": k,
+        "served": ours,
+        "reference": theirs,
+        "difference": abs(ours - theirs),
+        "score_difference": float(np.abs(served - reference).max() / scale),
+        "is_within_bar": abs(ours - theirs) < BAR,
+        "bank": bank,
+        "normal": int((~is_stranger).sum()),
+        "strangers": int(is_stranger.sum()),
+    }
+
+
+def _served(client: Client, test: list[Path], k: int, advance: Advance | None) -> NDArray[np.float64]:
+    fields = {"k": str(k), "neighbours": "0"}
+    scores = []
+    for name, result in score_pictures(client, COLLECTION, _pictures(test), fields, advance):
+        if "problem" in result:
+            raise BenchmarkRefused(f"The service must score every test image; got {result['problem']} for {name}.")
+        scores.append(result["score"])
+    return np.array(scores, np.float64)
+
+
+def _pictures(files: list[Path]) -> list[Picture]:
+    return [Picture(file.name, file.read_bytes) for file in files]

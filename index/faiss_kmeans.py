@@ -20,6 +20,7 @@ def kmeans(
             are the centres, each its own.
     Units:  Euclidean.
     Ties:   a vector between two centres goes to the lower number.
+    Spare:  a centre that lost all its vectors is put beside a crowded one, off by a thousandth of its value.
     Repeats: the same seed, thread count and machine give the same centres.
 
     Raises:

@@ -204,8 +204,8 @@ def test_prepare_tells_what_the_decoder_learnt(embedder: Embedder) -> None:
 @pytest.mark.parametrize(("size", "threads"), [(1, 1), (2, 1), (4, 1), (8, 1), (16, 1), (4, 2)])
 def test_at_one_padded_size_mates_and_place_change_no_bit(size: int, threads: int) -> None:
     engine = TorchEngine("resnet18", stand_in_weights("resnet18", tensor_shapes("resnet18"), 8), (2, 4), threads)
-    probe, *mates = np.random.default_rng(size).normal(size=(size + 1, 3, 48, 48)).astype(np.float32)
-    padded = np.zeros((size, 3, 48, 48), dtype=np.float32)
+    probe, *mates = np.random.default_rng(size).normal(size=(size + 1, 3, 32, 32)).astype(np.float32)
+    padded = np.zeros((size, 3, 32, 32), dtype=np.float32)
     padded[0] = probe
     alone = engine.run(padded, ("pooled",))["pooled"][0]
     for place in {0, 1, size // 2, size - 1} & set(range(size)):

@@ -34,9 +34,9 @@ class JobContext:
     """One job in the hands of one worker.
 
     `collection` and `collection_id` say what it works on, `parameters` how. `progress` is to be called often: it
-    writes at most one update a second, and it is where a job learns that it must stop. `conclude` commits the result
-    together with the changes of the transaction it is called in, so that a job interrupted at any moment either did
-    its work and says so, or did nothing and can be run again.
+    writes at most one update a second (so never inside a transaction of the job's own), and it is where a job learns
+    that it must stop. `conclude` commits the result together with the changes of the transaction it is called in, so
+    that a job interrupted at any moment either did its work and says so, or did nothing and can be run again.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class JobContext:
         self.collection_id = row.collection_id
         self.collection = collection
         self.parameters: dict[str, Any] = row.parameters
+        self.attempts = row.attempts
         self.is_concluded = False
         self._core = core
         self._owner = owner

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from app.core import Core
 from app.db.tables import JobRow
@@ -93,7 +93,7 @@ class Runner:
             self._woken.clear()
             try:
                 worked = self.run_one()
-            except OperationalError:
+            except DBAPIError:
                 log.warning("the record cannot be reached; looking for jobs again in %s s", self._poll_s, exc_info=True)
                 worked = False
             if not worked:
@@ -105,7 +105,7 @@ class Runner:
             if context is not None and not context.is_concluded:
                 try:
                     context.beat()
-                except OperationalError:
+                except DBAPIError:
                     log.warning("the lease of job %s could not be renewed", context.id, exc_info=True)
 
     def _take(self) -> JobContext | None:
@@ -144,7 +144,7 @@ class Runner:
         except Cancelled:
             self._end(context, "cancelled")
         except Stopping:
-            self._end(context, "queued", finished_at=None, started_at=None)
+            self._end(context, "queued", finished_at=None, started_at=None, attempts=context.attempts - 1)
         except LeaseLost:
             log.warning("job %s is no longer this worker's", context.id)
         except Exception as error:  # whatever a handler raises is the answer of its job, not the end of the worker

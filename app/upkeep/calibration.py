@@ -27,14 +27,16 @@ def run_calibrate(core: Core, context: JobContext) -> dict[str, Any]:
     A kept calibration that differed would be a fault of ours; the serving state is then dropped and loaded again.
     """
     parameters = CalibrateParameters.model_validate(context.parameters)
-    for attempt in range(TRIES):
-        context.progress(attempt, TRIES, "computing")
+    context.progress(0, 1, "computing")
+    for _ in range(TRIES):
+        context.check()
         afresh = fresh_state(core, context)
         k = parameters.k or afresh.settings.k
         computed = scorer_of(afresh).calibration(k)
         kept, state = _kept(core, afresh, k)
         if kept is not None:
             break
+    context.progress(1, 1)
     return {
         "n": int(computed.scores.size),
         "k": k,

@@ -133,7 +133,7 @@ def bias_note(standing: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, Any] 
         "cleanings": [job_id for job_id, _ in trimmed],
         "detail": (
             f"The strangest {share:.2%} of this bank was taken out, so its leave-one-out scores are too small: if "
-            "those images were normal, the real false-alarm rate may be up to about that share plus the rate stated here."
+            "those images were normal, the real false-alarm rate may be up to about that share plus the rate asked for."
         ),
     }
 

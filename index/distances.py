@@ -7,7 +7,7 @@ from index.contract import Metric
 from index.errors import CountOutOfRange, IdInvalid, NotFinite, WidthMismatch
 
 LENGTH_MAX = 1e18  # (2 * LENGTH_MAX) ** 2 still fits in float32, so no distance can overflow
-UNIT_TOLERANCE = 1e-7  # just above 2**-24, the most by which rounding to float32 changes a unit length
+UNIT_TOLERANCE = 4e-7  # seven roundings of float32: rows that were brought to unit length in float32 pass
 BLOCK_ROWS = 512  # 1 MB of differences at width 512: the block stays in the second-level cache
 
 

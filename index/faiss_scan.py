@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from index.contract import Metric
 from index.threads import threads
 
-# From this many queries on, FAISS multiplies matrices instead of comparing pair by pair. Its own limit is too
-# high here: with 64 queries and 50,000 rows of width 512 on one core (AVX2), 253 ms pair by pair and 83 ms by
+# From this many queries on, FAISS multiplies matrices instead of comparing pair by pair. Its own limit is
+# 128,000 here: with 64 queries and 50,000 rows of width 512 on one core (AVX2), 253 ms pair by pair and 83 ms by
 # product; 4 queries 29 and 26 ms; 2 queries 15 and 22 ms (best of three, faiss 1.15.1).
 PRODUCT_QUERIES = 4
 

@@ -5,19 +5,24 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.staticfiles import StaticFiles
 
 from app import errors, observe
+from app.bodies import BodyLimit
 from app.clock import Clock, utc_now
 from app.collections.endpoints import router as collections_router
 from app.core import Core
 from app.db.engine import Database
+from app.dependencies import refuse_unknown_parameters
 from app.embedders import Embedders
+from app.feedback.endpoints import router as feedback_router
 from app.groups.endpoints import router as groups_router
 from app.health.endpoints import router as health_router
 from app.idempotency import Idempotency
 from app.images.endpoints import router as images_router
+from app.jobs.endpoints import router as jobs_router
+from app.jobs.runner import Runner
 from app.limits import Slots
 from app.page import router as page_router
 from app.scorers.endpoints import router as scorers_router
@@ -26,6 +31,8 @@ from app.search.endpoints import router as search_router
 from app.settings import Settings
 from app.shelf import Shelf
 from app.storage import ImageStore
+from app.upkeep.endpoints import router as upkeep_router
+from app.upkeep.service import HANDLERS
 from index import set_threads
 
 ROUTERS = (
@@ -36,6 +43,9 @@ ROUTERS = (
     groups_router,
     search_router,
     scorers_router,
+    feedback_router,
+    upkeep_router,
+    jobs_router,
     health_router,
 )
 
@@ -73,9 +83,13 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.core = core = open_core(settings, clock)
         app.state.slots = Slots(settings.inference_slots, settings.queue_limit_requests)
+        runner = Runner(core, HANDLERS)
+        app.state.wake_jobs = runner.wake
+        runner.start()
         try:
             yield
         finally:
+            runner.stop()
             close_core(core)
 
     app = FastAPI(
@@ -84,8 +98,10 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
         summary="Image anomaly detection and similarity search.",
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         lifespan=lifespan,
+        dependencies=[Depends(refuse_unknown_parameters)],
     )
     errors.install(app)
+    app.add_middleware(BodyLimit, limit_bytes=settings.body_limit_bytes)
     app.add_middleware(observe.RequestLog)
     app.mount("/static", StaticFiles(packages=[("app", "static")]), name="static")
     for router in ROUTERS:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.bodies import Upload
+from app.compressed import scorer_of
 from app.core import Core
 from app.errors import Conflict, Invalid, NotFound, item_problem
 from app.scoring.schemas import ScoreParameters
@@ -41,7 +42,7 @@ def score_images(
     _check_scorer(state, parameters)
     images = vectors_of(core, state, uploads, parameters.ids)
     with state.lock.read():
-        scorer = state.dn2
+        scorer = scorer_of(state)
         k = parameters.k or state.settings.k
         shown = state.settings.neighbours if parameters.neighbours is None else parameters.neighbours
         with state.calibrating:

@@ -21,7 +21,7 @@ def write_textures(folder: Path, seed: int) -> Path:
     """A folder of the inspection layout: flawless weaves, and three kinds of defect."""
     for number, made in enumerate(texture_images(TEXTURES_TRAIN + TEXTURES_TEST, DEFECTIVE, seed)):
         part = "train" if number < TEXTURES_TRAIN else "test"
-        _write(made, folder / part / ("good" if made.kind == "flawless" else made.kind.replace(" ", "-")))
+        _write(made, folder / part / ("good" if made.kind == "flawless" else made.kind))
     return folder
 
 

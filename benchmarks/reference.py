@@ -94,8 +94,8 @@ def reference_text(found: dict[str, Any]) -> list[str]:
     ]
     first = found["comparisons"][0]
     words = (
-        f"Data: {found['data']}, `{found['case']}` normal; bank of {first['bank']} images, {first['normal']} normal and "
-        f"{first['strangers']} strange test images, all as files through HTTP. The bar is a difference below {BAR}."
+        f"Data: {found['data']}, `{found['case']}` normal; bank of {first['bank']} images, {first['normal']} normal "
+        f"and {first['strangers']} strange test images, all as files through HTTP. The bar is a difference below {BAR}."
     )
     return [words, "", *table(head, rows)]
 
@@ -129,7 +129,7 @@ def _served(client: Client, test: list[Path], k: int, advance: Advance | None) -
     scores = []
     for name, result in score_pictures(client, COLLECTION, _pictures(test), fields, advance):
         if "problem" in result:
-            raise BenchmarkRefused(f"The service must score every test image; got {result['problem']} for {name}.")
+            raise BenchmarkRefused(f"The service must score each test image; got {result['problem']} for {name}.")
         scores.append(result["score"])
     return np.array(scores, np.float64)
 

@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 
 SIDE_PIXELS = 64
 TEXTURE_PIXELS = 96
-DEFECTS = ("scratch", "stain", "broken thread")
+DEFECTS = ("scratch", "stain", "cut")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +39,11 @@ def texture_images(count: int, defects: int, seed: int) -> list[MadeImage]:
     The same seed gives the same bytes.
     """
     random = np.random.default_rng(seed)
-    made = [MadeImage(f"texture-{number:04}.png", "flawless", _png(_texture(random))) for number in range(count)]
+    made = [MadeImage(f"weave-{number:04}.png", "flawless", _png(_texture(random))) for number in range(count)]
     for number in range(defects):
         kind = DEFECTS[number % len(DEFECTS)]
         image = _damaged(_texture(random), kind, random)
-        made.append(MadeImage(f"texture-{kind.replace(' ', '-')}-{number:04}.png", kind, _png(image)))
+        made.append(MadeImage(f"weave-{kind}-{number:04}.png", kind, _png(image)))
     return made
 
 

@@ -29,14 +29,10 @@ COMMANDS = {
 class LateGroup(TyperGroup):
     """The commands above, each imported only when it is the one that runs."""
 
-    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
-        """Names in the order of the table."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002
-        """A stand-in that has the name and the line of help."""
-        line = COMMANDS.get(cmd_name)
-        return None if line is None else TyperCommand(cmd_name, help=line)
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        # Stand-ins that have the name and the line of help.
+        self.commands.update({name: TyperCommand(name, help=line) for name, line in COMMANDS.items()})
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The real command."""

@@ -34,9 +34,9 @@ def search(
         print_json(answer)
         return
     table = Table(title=f"Nearest to {image.name} in {collection} ({answer['metric']})")
-    table.add_column("distance", justify="right")
-    table.add_column("file")
-    table.add_column("id", overflow="ellipsis", no_wrap=True)
+    table.add_column("distance", justify="right", no_wrap=True)
+    table.add_column("file", overflow="fold", ratio=3)
+    table.add_column("id", overflow="fold", ratio=2)
     for one in found:
         table.add_row(f"{one['distance']:.4f}", str(one["metadata"].get("filename", "")), one["id"])
     results().print(table)

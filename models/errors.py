@@ -14,6 +14,10 @@ ModelsError
         WeightsMissing              the file is not there; the message names the command that brings it
         WeightsDamaged              the file is there, its contents are not what they should be
         FingerprintMismatch         vectors of two different embeddings would be mixed
+    CatalogueError              a method is not what its folder promises; the service does not start
+        CardInvalid                 `card.toml` lacks a field, has an unknown one, or names another folder
+        MethodNameTaken             two methods carry one name
+        MethodIncomplete            the code does not export the method that the card describes
     Momentary                   the same request may succeed a moment later
         QueueFull                   more images wait for the network than the queue holds
         DeadlinePassed              the answer would come after the caller stopped waiting
@@ -77,6 +81,22 @@ class WeightsDamaged(WeightsError):
 
 class FingerprintMismatch(WeightsError):
     """Vectors of two different embeddings would be mixed."""
+
+
+class CatalogueError(ModelsError):
+    """A method is not what its folder promises."""
+
+
+class CardInvalid(CatalogueError):
+    """A `card.toml` lacks a field, has an unknown one, or names another folder."""
+
+
+class MethodNameTaken(CatalogueError):
+    """Two methods carry one name."""
+
+
+class MethodIncomplete(CatalogueError):
+    """The code does not export the method that the card describes."""
 
 
 class Momentary(ModelsError):

@@ -1,0 +1,90 @@
+"""The generated parts of a method's README: its table of parameters, and what was measured.
+
+`python -m models.method_pages` rewrites them in every method folder; a test fails while one is stale.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from models.catalog import Catalogue, installed
+from models.contract import Params
+
+HEADINGS = (
+    "What it does",
+    "Choose it when / not when",
+    "Inputs and outputs",
+    "Parameters",
+    "How it works",
+    "Where we differ from the paper, and why",
+    "Measured here",
+    "Source and licence",
+)
+"""Second-level headings of every method's README, in this order."""
+
+NOT_MEASURED = "Not measured yet."
+_FOLDER = Path(__file__).parent / "methods"
+_BLOCK = re.compile(r"(<!-- generated: (?P<what>\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def parameters_table(params: type[Params]) -> str:
+    """A Markdown table of a method's parameters, from their definitions."""
+    schema = params.model_json_schema()
+    rows = ["| parameter | default | range | meaning |", "|---|---|---|---|"]
+    for name, field in schema.get("properties", {}).items():
+        rows.append(
+            f"| `{name}` | `{json.dumps(field.get('default'))}` | {_range(field, schema)} | {field.get('description', '')} |"
+        )
+    return "\n".join(rows)
+
+
+def measured_table(folder: Path) -> str:
+    """A Markdown table of `measured.json`, or a sentence when nothing was measured.
+
+    The file holds `{"rows": [{column: value, ...}, ...], "setting": sentence}`.
+    """
+    path = folder / "measured.json"
+    if not path.exists():
+        return NOT_MEASURED
+    measured = json.loads(path.read_text(encoding="utf-8"))
+    columns = list(measured["rows"][0])
+    lines = [measured["setting"], "", f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+    lines += [f"| {' | '.join(str(row[column]) for column in columns)} |" for row in measured["rows"]]
+    return "\n".join(lines)
+
+
+def rendered(text: str, name: str, folder: Path, catalogue: Catalogue) -> str:
+    """A README with its generated blocks filled anew."""
+    parts = {
+        "parameters": lambda: parameters_table(catalogue.method(name).Params),
+        "measured": lambda: measured_table(folder),
+    }
+    return _BLOCK.sub(lambda found: f"{found[1]}{parts[found['what']]()}\n{found[3]}", text)
+
+
+def write_all(folder: Path = _FOLDER) -> None:
+    """Rewrite the generated blocks of every README below a folder of methods."""
+    for path in sorted(folder.glob("*/README.md")):
+        text = path.read_text(encoding="utf-8")
+        path.write_text(rendered(text, path.parent.name, path.parent, installed()), encoding="utf-8")
+
+
+def _range(field: dict[str, Any], schema: dict[str, Any]) -> str:
+    if "$ref" in field:
+        field = schema["$defs"][field["$ref"].rsplit("/", 1)[-1]]
+    if "enum" in field:
+        return ", ".join(f"`{value}`" for value in field["enum"])
+    if field.get("type") == "boolean":
+        return "`true`, `false`"
+    low = field.get("minimum", field.get("exclusiveMinimum"))
+    high = field.get("maximum", field.get("exclusiveMaximum"))
+    if low is None and high is None:
+        return field.get("type", "")
+    opening = "above " if "exclusiveMinimum" in field else ""
+    closing = "below " if "exclusiveMaximum" in field else ""
+    return f"{opening}{low} to {closing}{high}" if high is not None else f"from {opening}{low}"
+
+
+if __name__ == "__main__":
+    write_all()

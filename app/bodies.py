@@ -1,25 +1,29 @@
 """One reader for the three kinds of body: multipart files, one raw image, JSON with base64 or ids.
 
-Bytes are counted while they arrive, before anything is parsed. Parameters may be form fields or query strings; a
-parameter given differently in both is refused.
+Bytes are counted while they arrive, before anything is parsed, here and wherever else a body is read. Parameters may
+be form fields or query strings; a parameter given differently in both is refused.
 """
 
 import base64
 import binascii
 import hashlib
 import json
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
-from starlette.datastructures import UploadFile
+from starlette.datastructures import QueryParams, UploadFile
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import Invalid, TooLarge, UnsupportedMedia
+from app.errors import Invalid, TooLarge, UnsupportedMedia, faults_of
 from app.settings import Settings
 
 FIELD_LIMIT_BYTES = 8 * 2**20  # one form field: `items` or `filter`
+DEPTH_LIMIT = 64  # of JSON: well within what any reader of the answers takes
 Parameters = TypeVar("Parameters", bound=BaseModel)
 
 
@@ -48,8 +52,8 @@ class Body:
 async def read_body(request: Request, settings: Settings) -> Body:
     """Read and dispatch on the content type. Raises TooLarge, UnsupportedMedia, Invalid."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    raw = await _counted(request, settings.body_limit_bytes)
-    query = dict(request.query_params)
+    query = _query(request.query_params)
+    raw = await request.body()  # counted by `BodyLimit`
     if kind == "multipart/form-data":
         uploads, fields = await _multipart(request, raw, settings)
         for name, value in fields.items():
@@ -65,7 +69,7 @@ async def read_body(request: Request, settings: Settings) -> Body:
     if kind in ("application/json", "") or kind.endswith("+json"):
         uploads, fields = _json(raw, settings)
         for name, value in fields.items():
-            if name in query and query[name] != str(value):
+            if name in query and not _same(query[name], value):
                 raise Invalid(
                     f"`{name}` is given twice, in the query and in the body; give it once.", "conflicting_parameters"
                 )
@@ -81,7 +85,7 @@ def parse(model: type[Parameters], values: dict[str, Any]) -> Parameters:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        faults = [{"where": ".".join(map(str, one["loc"])), "what": one["msg"]} for one in error.errors()]
+        faults = faults_of(error.errors())
         first = faults[0]
         what = "is not a parameter of this path" if error.errors()[0]["type"] == "extra_forbidden" else first["what"]
         raise Invalid(f"`{first['where']}`: {what}.", errors=faults) from error
@@ -91,26 +95,102 @@ def json_parameter(value: Any) -> Any:
     """A parameter that is JSON: as text in a form or query, as it is in a JSON body. For `BeforeValidator`."""
     if isinstance(value, str):
         try:
-            return json.loads(value)
-        except (json.JSONDecodeError, RecursionError) as error:
+            value = json.loads(value)
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"must be JSON; {error}") from error
-    return value
+    return plain_json(value)
 
 
-async def _counted(request: Request, limit: int) -> bytes:
-    announced = request.headers.get("content-length")
-    if announced is not None and announced.isdigit() and int(announced) > limit:
-        raise TooLarge(
-            f"The body must be at most {limit} bytes; got {announced}. Send fewer images at a time.", "body_too_large"
+def plain_json(value: Any) -> Any:
+    """The value, unchanged, if it can be stored and sent again as JSON. For validators.
+
+    Python reads more than JSON allows: NaN, infinity (also as 1e999) and halves of surrogate pairs, none of which can
+    be sent back. Raises ValueError with a sentence.
+    """
+    level = [value]
+    for _ in range(DEPTH_LIMIT):
+        level = list(_within(level))
+        if not level:
+            return value
+    raise ValueError(f"must be nested at most {DEPTH_LIMIT} deep")
+
+
+def _within(values: Iterable[Any]) -> Iterable[Any]:
+    """What the lists and objects among these values hold, after a look at the values themselves."""
+    for value in values:
+        if isinstance(value, dict):
+            yield from value
+            yield from value.values()
+        elif isinstance(value, list):
+            yield from value
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ValueError("must hold finite numbers; JSON knows no others")
+        elif isinstance(value, str) and not value.isascii() and not _is_text(value):
+            raise ValueError("must hold text; got half of a surrogate pair")
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class BodyLimit:
+    """ASGI middleware: counts the bytes of a body while they arrive, whatever length was announced.
+
+    It raises where the body is read, TooLarge, so that the answer has the shape of every error.
+    """
+
+    def __init__(self, app: ASGIApp, limit_bytes: int) -> None:
+        self.app = app
+        self.limit_bytes = limit_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        announced = dict(scope["headers"]).get(b"content-length", b"")
+        size = 0
+
+        async def counted() -> Message:
+            nonlocal size
+            if announced.isdigit() and int(announced) > self.limit_bytes:
+                raise self._too_large(announced.decode())
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > self.limit_bytes:
+                raise self._too_large("more")
+            return message
+
+        await self.app(scope, counted, send)
+
+    def _too_large(self, got: str) -> TooLarge:
+        return TooLarge(
+            f"The body must be at most {self.limit_bytes} bytes; got {got}. Send fewer images at a time.",
+            "body_too_large",
         )
-    parts: list[bytes] = []
-    size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            raise TooLarge(f"The body must be at most {limit} bytes. Send fewer images at a time.", "body_too_large")
-        parts.append(part)
-    return b"".join(parts)
+
+
+def _query(given: QueryParams) -> dict[str, Any]:
+    query: dict[str, Any] = {}
+    for name, value in given.multi_items():
+        if name in query:
+            raise Invalid(f"`{name}` is given twice in the query; give it once.", "conflicting_parameters")
+        query[name] = value
+    return query
+
+
+def _same(text: str, value: Any) -> bool:
+    """Whether a query string says what a JSON body says."""
+    if isinstance(value, str):
+        return text == value
+    try:
+        return bool(json.loads(text) == value)
+    except (ValueError, RecursionError):
+        return False
 
 
 async def _multipart(request: Request, raw: bytes, settings: Settings) -> tuple[list[Upload], dict[str, str]]:
@@ -143,7 +223,7 @@ def _json(raw: bytes, settings: Settings) -> tuple[list[Upload], dict[str, Any]]
     if not raw.strip():
         return [], {}
     try:
-        document = json.loads(raw)
+        document = plain_json(json.loads(raw))
     except (ValueError, RecursionError) as error:
         raise Invalid(f"The body must be JSON; {error}.", "json_malformed") from error
     if not isinstance(document, dict):

@@ -3,8 +3,10 @@
 from typing import Annotated
 
 from fastapi import Depends, Request
+from fastapi.routing import APIRoute
 
 from app.core import Core
+from app.errors import Invalid
 from app.limits import Slots
 
 
@@ -16,6 +18,20 @@ def _core(request: Request) -> Core:
 def _slots(request: Request) -> Slots:
     slots: Slots = request.app.state.slots
     return slots
+
+
+async def refuse_unknown_parameters(request: Request) -> None:
+    """Refuse a query parameter that the path does not know: a misspelt filter must not answer as if it were none.
+
+    Paths that read their own body check form fields and query together, and are left to do so.
+    """
+    route = request.scope.get("route")
+    if not isinstance(route, APIRoute) or "requestBody" in (route.openapi_extra or {}):
+        return
+    known = {parameter.alias for parameter in route.dependant.query_params}
+    for name in request.query_params:
+        if name not in known:
+            raise Invalid(f"`{name}`: is not a parameter of this path.", "invalid")
 
 
 CoreDependency = Annotated[Core, Depends(_core)]

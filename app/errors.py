@@ -14,7 +14,9 @@ Every answer that is an error is `application/problem+json` (RFC 9457) with `typ
 """
 
 import http
+import json
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -108,6 +110,16 @@ TABLE: dict[type[Exception], tuple[int, str]] = {
 RETRY_AFTER_S = 1
 
 
+class ProblemResponse(JSONResponse):
+    """Pure ASCII: what a caller sent may be quoted whatever it holds, and the answer can always be written."""
+
+    media_type = MEDIA_TYPE
+
+    def render(self, content: Any) -> bytes:
+        """The body as bytes."""
+        return json.dumps(content, separators=(",", ":")).encode("ascii")
+
+
 def problem(status: int, code: str, detail: str, instance: str, **more: Any) -> JSONResponse:
     """The one body shape of all errors."""
     body = {
@@ -120,7 +132,7 @@ def problem(status: int, code: str, detail: str, instance: str, **more: Any) -> 
         **more,
     }
     headers = {"Retry-After": str(RETRY_AFTER_S)} if status in (429, 503) else None
-    return JSONResponse(body, status_code=status, media_type=MEDIA_TYPE, headers=headers)
+    return ProblemResponse(body, status_code=status, headers=headers)
 
 
 def describe(error: Exception) -> tuple[int, str, str]:
@@ -135,6 +147,14 @@ def describe(error: Exception) -> tuple[int, str, str]:
             detail = str(error) if status < 500 or status == 503 else "The service failed; its log says why."
             return status, code, detail
     return 500, "internal", "The service failed; its log says why."
+
+
+def faults_of(errors: Iterable[Any]) -> list[dict[str, str]]:
+    """What pydantic found: where, and a sentence each."""
+    return [
+        {"where": ".".join(map(str, one["loc"])), "what": str(one["msg"]).removeprefix("Value error, ")}
+        for one in errors
+    ]
 
 
 def item_problem(error: Exception) -> dict[str, Any]:
@@ -165,15 +185,21 @@ async def _any(request: Request, error: Exception) -> JSONResponse:
 
 async def _validation(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    errors = [{"where": ".".join(map(str, one["loc"])), "what": one["msg"]} for one in error.errors()]
+    errors = faults_of(error.errors())
     first = errors[0]
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if first["where"] == "body" and kind != "application/json" and not kind.endswith("+json"):
+        error = UnsupportedMedia(f"Content type `{kind}` is not read here; send application/json.")
+        return await _any(request, error)
     detail = f"`{first['where']}`: {first['what']}."
     return problem(422, "invalid", detail, request.url.path, errors=errors)
 
 
 async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    codes = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+    if isinstance(error.__cause__, ServiceError):  # raised while the framework read the body
+        return await _any(request, error.__cause__)
+    codes = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
     detail = str(error.detail)
     if error.status_code == 404:
         detail = f"There is nothing at {request.url.path}; /docs lists every path."

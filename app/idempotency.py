@@ -74,6 +74,11 @@ class Idempotency:
             return
         now = self._clock()
         session.execute(delete(IdempotencyRow).where(IdempotencyRow.created_at < now - self._keep))
+        if session.get(IdempotencyRow, (request.scope, request.key)) is not None:  # another process was quicker
+            raise Conflict(
+                "A request with this Idempotency-Key was answered just now; repeat yours to get that answer.",
+                "idempotency_running",
+            )
         session.add(
             IdempotencyRow(
                 scope=request.scope,
@@ -84,6 +89,10 @@ class Idempotency:
                 created_at=now,
             )
         )
+
+    def forget(self, session: Session, scope_start: str) -> None:
+        """Forget the answers below a path that is deleted: under a new thing of that name they would be lies."""
+        session.execute(delete(IdempotencyRow).where(IdempotencyRow.scope.startswith(scope_start, autoescape=True)))
 
     def _answered(self, request: Request) -> Answer | None:
         with self._database.read() as session:

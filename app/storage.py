@@ -18,6 +18,7 @@ class ImageStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
+        _sync_folder(folder.parent)
 
     def path(self, sha256: str) -> Path:
         """Where the bytes with this hash lie."""
@@ -28,17 +29,16 @@ class ImageStore:
         folders: set[Path] = set()
         for sha256, data in items:
             target = self.path(sha256)
+            # Also where the file is there already: whoever is storing it may not have come to sync the folders yet.
+            folders |= {self.folder, target.parent}
             if target.exists():
                 continue
-            if not target.parent.exists():
-                target.parent.mkdir(exist_ok=True)
-                folders.add(self.folder)
+            target.parent.mkdir(exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".part-", delete=False) as part:
                 part.write(data)
                 part.flush()
                 os.fsync(part.fileno())
             Path(part.name).rename(target)
-            folders.add(target.parent)
         for folder in folders:
             _sync_folder(folder)
 

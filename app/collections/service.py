@@ -35,16 +35,15 @@ def put_collection(
     facts = _embedding_facts(core, settings)
     now = core.clock()
     with core.database.write() as session:
-        if repository.find(session, name) is not None:  # another request was quicker
-            raise Conflict(
-                f"Collection `{name}` was made by another request just now; repeat yours.", "collection_exists"
-            )
-        row = CollectionRow(name=name, settings=settings.model_dump(mode="json"), created_at=now, updated_at=now)
-        session.add(row)
-        session.flush()
-        row.embedding_id = repository.add_embedding(session, row.id, facts, now).id
-        session.flush()
-        return _shown(session, row), etag(row), True
+        if repository.find(session, name) is None:
+            row = CollectionRow(name=name, settings=settings.model_dump(mode="json"), created_at=now, updated_at=now)
+            session.add(row)
+            session.flush()
+            row.embedding_id = repository.add_embedding(session, row.id, facts, now).id
+            session.flush()
+            return _shown(session, row), etag(row), True
+    answer, tag = patch_collection(core, name, given, if_match)  # another request was quicker
+    return answer, tag, False
 
 
 def patch_collection(core: Core, name: str, given: dict[str, Any], if_match: str | None) -> tuple[dict[str, Any], str]:
@@ -61,9 +60,8 @@ def patch_collection(core: Core, name: str, given: dict[str, Any], if_match: str
     now = core.clock()
     with core.database.write() as session:
         row = repository.require(session, name)
-        if if_match is not None and if_match != etag(row):
-            raise PreconditionFailed(f"Collection `{name}` has changed since; its tag is {etag(row)} now.")
-        if row.settings != before.model_dump(mode="json"):
+        _check_match(row, if_match)
+        if CollectionSettings(**row.settings) != before:
             raise Conflict(f"Collection `{name}` was changed by another request just now; repeat yours.")
         if facts is not None:
             if sum(repository.role_counts(session, [row.id])[row.id].values()):
@@ -100,10 +98,20 @@ def delete_collection(core: Core, name: str, if_match: str | None) -> None:
     """Delete a collection with its images, at once."""
     with core.database.write() as session:
         row = repository.require(session, name)
-        if if_match is not None and if_match != etag(row):
-            raise PreconditionFailed(f"Collection `{name}` has changed since; its tag is {etag(row)} now.")
+        _check_match(row, if_match)
         repository.drop(session, row.id)
+        core.idempotency.forget(session, f"POST /v1/collections/{name}/")
     core.shelf.drop(name)
+
+
+def _check_match(row: CollectionRow, if_match: str | None) -> None:
+    if if_match is None or {"*", etag(row)} & {one.strip() for one in if_match.split(",")}:
+        return
+    raise PreconditionFailed(f"Collection `{row.name}` has changed since; its tag is {etag(row)} now.")
+
+
+def _is_file_name(name: str) -> bool:
+    return "/" not in name and "\0" not in name and name not in ("", ".", "..") and len(name.encode()) <= 255
 
 
 def _defaults(core: Core) -> dict[str, Any]:
@@ -117,7 +125,8 @@ def _defaults(core: Core) -> dict[str, Any]:
 def _embedding_facts(core: Core, settings: CollectionSettings) -> dict[str, Any]:
     """Loads the embedder, so that a collection that could never embed is refused when it is made."""
     named = settings.weights.removeprefix("file:")
-    if settings.weights.startswith("file:") and settings.weights != core.embedders.default_weights and "/" in named:
+    is_callers = settings.weights.startswith("file:") and settings.weights != core.embedders.default_weights
+    if is_callers and not _is_file_name(named):
         # A caller must not make the server open any path it likes; the operator's own default may lie anywhere.
         raise Invalid(
             "`weights` must name a file in the data folder's `weights`, as file:<name>, without a path.", "weights_path"

@@ -24,6 +24,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 # SQLite counts rows up by itself only for the exact type INTEGER.
 BigId = BigInteger().with_variant(Integer, "sqlite")
+# SQLite otherwise gives the number of a deleted last row to the next one: a process that follows the record would take
+# a collection that was deleted and made again for the one it knows.
+NEVER_AGAIN = {"sqlite_autoincrement": True}
 
 
 class Base(DeclarativeBase):
@@ -34,6 +37,7 @@ class CollectionRow(Base):
     """A named set of images with one active embedding."""
 
     __tablename__ = "collections"
+    __table_args__ = NEVER_AGAIN
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
     name: Mapped[str] = mapped_column(String(128), unique=True)
@@ -49,6 +53,7 @@ class EmbeddingRow(Base):
     """A version of a collection's embedding: what vectors must share to be comparable."""
 
     __tablename__ = "embeddings"
+    __table_args__ = NEVER_AGAIN
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
     collection_id: Mapped[int] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"), index=True)
@@ -78,6 +83,7 @@ class ImageRow(Base):
         UniqueConstraint("collection_id", "image_id"),
         Index("ix_images_sequence", "collection_id", "sequence"),
         Index("ix_images_sha256", "sha256"),
+        NEVER_AGAIN,
     )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)

@@ -1,5 +1,6 @@
 """Registered normal sets, and the score of a set."""
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ from app.shelf import CollectionState
 from models.judging import anomalous, make_calibration, p_values
 from models.methods.dn2 import GroupBank, make_group_bank
 
+BANKS_KEPT = 8  # sizes of set, poolings and k asked for lately
+
 
 def put_group(
     core: Core, name: str, group: str, uploads: Sequence[Upload], parameters: RegisterParameters
@@ -32,17 +35,16 @@ def put_group(
         raise Invalid("Send the images of the set, or `ids` of stored ones; one of the two.", "no_images")
     refused: list[dict[str, Any]] = []
     wanted = list(parameters.ids or ())
+    _check_distinct(uploads, parameters)
     if uploads:
-        answer, _ = add_images(
-            core, name, uploads, AddParameters(role=parameters.role, group=group, items=parameters.items), None
-        )
+        # A role not given is not said: a known defect that is sent again stays one.
+        given = parameters.model_dump(include={"role", "items"}, exclude_unset=True)
+        answer, _ = add_images(core, name, uploads, AddParameters(group=group, **given), None)
         for item in answer.body["items"]:
             (refused if item["status"] == "refused" else wanted).append(
                 item if item["status"] == "refused" else item["id"]
             )
     state = core.shelf.get(name)
-    if len(set(wanted)) != len(wanted):
-        raise Invalid("A set must name each image once.", "group_repeats_image")
     if not wanted:
         raise Invalid("No image of the set could be read, so nothing is registered.", "no_images", refused=refused)
     with core.database.write() as session:
@@ -61,6 +63,17 @@ def put_group(
     core.shelf.follow(state)
     body = {"name": group, "members": wanted, "metadata": parameters.metadata, "refused": refused, "sequence": sequence}
     return body, 207 if refused else 201 if is_new else 200
+
+
+def _check_distinct(uploads: Sequence[Upload], parameters: RegisterParameters) -> None:
+    """Before anything is stored: refuse a set that names an image twice."""
+    items = parameters.items or []
+    wanted = list(parameters.ids or ())
+    for place, upload in enumerate(uploads):
+        item = {**(items[place] if place < len(items) else {}), **upload.item}
+        wanted.append(str(item.get("id") or hashlib.sha256(upload.data).hexdigest()))
+    if len(set(wanted)) != len(wanted):
+        raise Invalid("A set must name each image once.", "group_repeats_image")
 
 
 def list_groups(core: Core, name: str) -> list[dict[str, Any]]:
@@ -142,6 +155,9 @@ def _group_bank(state: CollectionState, set_size: int, parameters: GroupScorePar
         with state.calibrating:
             registered = {one.name: state.vectors(one.members) for one in state.groups.values() if one.members}
             bank = make_group_bank(state.dn2, registered, set_size, pooling=parameters.pooling, k=k)
+        kept = [one for one in list(state.cache) if one[0] == "group"]
+        for one in kept[: max(0, len(kept) - BANKS_KEPT + 1)]:  # oldest first
+            state.cache.pop(one, None)
         state.cache[place] = bank
     return bank
 

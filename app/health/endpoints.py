@@ -8,6 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.core import Core
 from app.dependencies import CoreDependency, SlotsDependency
+from app.errors import problem
 from models.errors import ModelsError
 
 router = APIRouter(tags=["health"])
@@ -23,8 +24,10 @@ async def healthz() -> dict[str, str]:
 async def readyz(core: CoreDependency, slots: SlotsDependency) -> JSONResponse:
     """Whether requests would be served: record reachable, weights loaded."""
     checks = await slots.run(_checks, core)
-    is_ready = all(check == "ok" for check in checks.values())
-    return JSONResponse({"status": "ready" if is_ready else "not ready", "checks": checks}, 200 if is_ready else 503)
+    faults = [f"{name}: {check}" for name, check in checks.items() if check != "ok"]
+    if faults:
+        return problem(503, "not_ready", "; ".join(faults), "/readyz", checks=checks)
+    return JSONResponse({"status": "ready", "checks": checks})
 
 
 def _checks(core: Core) -> dict[str, Any]:

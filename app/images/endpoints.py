@@ -44,7 +44,9 @@ async def add_images(
     """Add images; they are durable and searchable when this answers. One bad file never loses the others."""
     body = await read_body(request, core.settings)
     parameters = parse(AddParameters, body.parameters)
-    keyed = KeyedRequest(f"POST {request.url.path}", idempotency_key, body.digest()) if idempotency_key else None
+    keyed = (
+        KeyedRequest(f"POST /v1/collections/{c}/images", idempotency_key, body.digest()) if idempotency_key else None
+    )
     answer, is_repeat = await slots.run(service.add_images, core, c, body.uploads, parameters, keyed)
     headers = {"Idempotent-Replayed": "true"} if is_repeat else None
     return JSONResponse(answer.body, status_code=answer.status, headers=headers)
@@ -55,7 +57,7 @@ async def list_images(
     c: CollectionName,
     core: CoreDependency,
     slots: SlotsDependency,
-    cursor: Annotated[str, Query(pattern="^[0-9]{0,19}$", description="`next` of the page before.")] = "",
+    cursor: Annotated[str, Query(pattern="^[0-9]{0,18}$", description="`next` of the page before.")] = "",
     limit: Annotated[int, Query(ge=1, le=service.MAX_LIMIT)] = 100,
     role: Role | None = None,
     label: Name | None = None,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from app.db.tables import DeletionRow, ImageRow, RuntimeRow, VectorRow
+from app.db.tables import CollectionRow, DeletionRow, ImageRow, RuntimeRow, VectorRow
 
 PARAMETERS_MAX = 500  # of one IN (…), well below what any database takes
 
@@ -34,6 +34,11 @@ def page(session: Session, collection_id: int, after: int, limit: int, **equal: 
         if value is not None:
             statement = statement.where(getattr(ImageRow, name) == value)
     return session.scalars(statement.order_by(ImageRow.id).limit(limit)).all()
+
+
+def has_embedding(session: Session, collection_id: int, embedding_id: int) -> bool:
+    """Whether this is the collection's active embedding still."""
+    return session.scalar(select(CollectionRow.embedding_id).where(CollectionRow.id == collection_id)) == embedding_id
 
 
 def runtime_id(session: Session, description: dict[str, Any]) -> int:

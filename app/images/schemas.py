@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from app.bodies import json_parameter
+from app.bodies import json_parameter, plain_json
 from app.names import ImageId, Name
 
 Role = Literal["normal", "anomalous", "unlabelled", "example"]
@@ -42,7 +42,7 @@ class ChangeParameters(BaseModel):
     role: Role | None = None
     label: Name | None = None
     group: Name | None = None
-    metadata: dict[str, Any] | None = None
+    metadata: Annotated[dict[str, Any] | None, BeforeValidator(plain_json)] = None
 
 
 class Selection(BaseModel):

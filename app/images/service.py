@@ -17,7 +17,7 @@ from app.clock import shown
 from app.collections.repository import next_sequence
 from app.core import Core
 from app.db.tables import ImageRow
-from app.errors import Conflict, Invalid, NotFound, TooLarge, item_problem
+from app.errors import Conflict, Invalid, NotFound, TooLarge, faults_of, item_problem
 from app.idempotency import Answer, Request
 from app.images import repository
 from app.images.schemas import AddParameters, ChangeParameters, Item, Selection
@@ -68,6 +68,11 @@ def add_images(
         with core.database.write() as session:
             now = core.clock()
             sequence = next_sequence(session, state.id, now)
+            if not repository.has_embedding(session, state.id, state.embedding_id):
+                raise Conflict(
+                    f"The embedding of `{name}` was changed by another request just now; send the images again.",
+                    "embedding_changed",
+                )
             repository_runtime = repository.runtime_id(session, runtime)
             _write(session, state, candidates, parameters, sequence, repository_runtime, now)
             answer = _answer(candidates, sequence)
@@ -105,12 +110,12 @@ def _candidate(core: Core, upload: Upload, given: dict[str, Any]) -> _Candidate:
     try:
         item = Item.model_validate(given)
     except ValidationError as error:
-        first = error.errors()[0]
-        fault = Invalid(f"`{'.'.join(map(str, first['loc']))}`: {first['msg']}.", "item_invalid")
-        shown_id = given.get("id") if isinstance(given.get("id"), str) else sha256
-        return _Candidate(Item(), str(shown_id)[:256], sha256, b"", upload.filename, item_problem(fault))
+        first = faults_of(error.errors())[0]
+        fault = Invalid(f"`{first['where']}`: {first['what']}.", "item_invalid")
+        shown_id = given["id"][:256] if isinstance(given.get("id"), str) else sha256
+        return _Candidate(Item(), shown_id, sha256, b"", upload.filename, item_problem(fault))
     candidate = _Candidate(item, item.id or sha256, sha256, upload.data, upload.filename)
-    size = len(json.dumps(item.metadata)) if item.metadata else 0
+    size = len(json.dumps(_metadata(candidate)))
     if size > core.settings.json_limit_bytes:
         too_large = TooLarge(
             f"`metadata` must be at most {core.settings.json_limit_bytes} bytes as JSON; got {size}.",
@@ -129,7 +134,15 @@ def _embed_new(core: Core, state: CollectionState, candidates: Sequence[_Candida
             for one in candidates
             if one.image_id in state.pk_of
         }
-    fresh = [one for one in candidates if one.problem is None and known.get(one.image_id) != one.sha256]
+    sent: dict[str, set[str]] = {}
+    for one in candidates:
+        sent.setdefault(one.image_id, set()).add(one.sha256)
+    # An id sent twice with different bytes needs both vectors: the first may replace what is stored.
+    fresh = [
+        one
+        for one in candidates
+        if one.problem is None and (known.get(one.image_id) != one.sha256 or len(sent[one.image_id]) > 1)
+    ]
     prepared = core.embedders.prepare(embedder.embedder, [one.data for one in fresh]) if fresh else []
     good: list[_Candidate] = []
     for one, image in zip(fresh, prepared, strict=True):
@@ -323,16 +336,12 @@ def change_image(core: Core, name: str, image_id: str, change: ChangeParameters)
 def delete_images(core: Core, name: str, selection: Selection) -> dict[str, Any]:
     """How many images were deleted, and which ids were not there. They are gone from every search at once."""
     state = core.shelf.get(name)
-    if (
-        selection.ids is None
-        and selection.filter is None
-        and not (selection.role or selection.label or selection.group)
-    ):
+    chosen = parse_filter(selection.filter)
+    if selection.ids is None and chosen.is_empty and not (selection.role or selection.label or selection.group):
         raise Invalid(
             "Say which images: `ids`, `filter`, `role`, `label` or `group`. To delete all, delete the collection.",
             "selection_missing",
         )
-    chosen = parse_filter(selection.filter)
     with core.database.write() as session:
         sequence = next_sequence(session, state.id, core.clock())
         if selection.ids is not None:

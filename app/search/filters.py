@@ -17,6 +17,7 @@ from app.errors import Invalid
 DEPTH_MAX = 8
 CONDITIONS_MAX = 256
 CLAUSES = ("must", "should", "must_not")
+FACTS = ("$id", "$role", "$label", "$group")
 BOUNDS: dict[str, Callable[[Any, Any], bool]] = {
     "gt": lambda value, bound: value > bound,
     "gte": lambda value, bound: value >= bound,
@@ -41,7 +42,8 @@ def parse_filter(given: Any) -> Filter:
     if given is None or given == {}:
         return Filter(lambda _facts, _metadata: True, is_empty=True)
     budget = [CONDITIONS_MAX]
-    return Filter(_clauses(given, 0, budget))
+    accepts = _clauses(given, 0, budget)
+    return Filter(accepts, is_empty=budget[0] == CONDITIONS_MAX)
 
 
 def _clauses(given: Any, depth: int, budget: list[int]) -> Check:
@@ -93,6 +95,8 @@ def _condition(given: Any, depth: int, budget: list[int]) -> Check:
     kinds = set(given) - {"key"}
     if not isinstance(key, str) or len(kinds) != 1:
         raise Invalid("A condition of `filter` must hold `key` and one of `match`, `in`, `range`.", "filter_invalid")
+    if key.startswith("$") and key not in FACTS:
+        raise Invalid(f"`{key}` must be one of {', '.join(FACTS)}.", "filter_invalid")
     kind = kinds.pop()
     test = _test(kind, given[kind])
 
@@ -126,8 +130,6 @@ def _test(kind: str, wanted: Any) -> Callable[[Any], bool]:
 
 def _values(key: str, facts: Facts, metadata: Facts) -> list[Any]:
     if key.startswith("$"):
-        if key[1:] not in facts:
-            raise Invalid(f"`{key}` must be one of $id, $role, $label, $group.", "filter_invalid")
         return [facts[key[1:]]]
     value: Any = metadata
     if key in metadata:

@@ -23,6 +23,7 @@ def upgrade() -> None:
         sa.Column("updated_at", sa.DateTime(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("name"),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "idempotency_keys",
@@ -82,6 +83,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(), nullable=False),
         sa.ForeignKeyConstraint(["collection_id"], ["collections.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id"),
+        sqlite_autoincrement=True,
     )
     op.create_index(op.f("ix_embeddings_collection_id"), "embeddings", ["collection_id"], unique=False)
     op.create_table(
@@ -134,6 +136,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["collection_id"], ["collections.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("collection_id", "image_id"),
+        sqlite_autoincrement=True,
     )
     op.create_index("ix_images_sequence", "images", ["collection_id", "sequence"], unique=False)
     op.create_index("ix_images_sha256", "images", ["sha256"], unique=False)

@@ -1,15 +1,21 @@
 """GET /v1/scorers and GET /v1/scorers/{id}: the methods' cards."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Path
 
-from app.dependencies import CoreDependency
+from models.catalog import installed
 
 router = APIRouter(tags=["scorers"])
 
 
 @router.get("/v1/scorers")
-async def list_scorers(core: CoreDependency) -> dict[str, Any]:
-    """Every method that can score, with its paper, needs, gives and parameters."""
-    return {"scorers": []}
+async def list_scorers() -> dict[str, Any]:
+    """Every method that is installed, with its paper, what it needs and gives, and its parameters."""
+    return {"scorers": [installed().describe(name) for name in installed()]}
+
+
+@router.get("/v1/scorers/{id}")
+async def get_scorer(scorer: Annotated[str, Path(alias="id", max_length=64)]) -> dict[str, Any]:
+    """The card of one method."""
+    return installed().describe(scorer)

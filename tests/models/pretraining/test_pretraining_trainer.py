@@ -1,0 +1,297 @@
+"""Runs on 32 tiny images: resumed exactly, seeded, logged, and every option felt."""
+
+import json
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from models.pretraining import (
+    NO_AUGMENTATION,
+    ImageFolder,
+    PretrainingConfig,
+    PretrainingResult,
+    StepBudget,
+    TimeBudget,
+    backbone_weights,
+    pack_images,
+    pretrain,
+    read_checkpoint,
+)
+from models.pretraining.errors import CheckpointMismatch, TrainingDiverged, TrainingSetInvalid
+from tests.models.pretraining.drawing import draw_class
+
+Configure = Callable[..., PretrainingConfig]
+
+
+@pytest.fixture
+def configure(packed_folder: Path, targets_folder: Path, tmp_path: Path) -> Configure:
+    def config(name: str = "run", **changes: Any) -> PretrainingConfig:
+        facts: dict[str, Any] = {
+            "training_set": packed_folder,
+            "targets": targets_folder,
+            "run_folder": tmp_path / name,
+            "budget": StepBudget(steps=1),
+            "seed": 3,
+            "batch": 8,
+            "sides": ((1.0, 16),),
+            "average_every_steps": 1,
+            "checkpoint_every_s": 1e9,
+            "log_every_steps": 1,
+            "threads": 1,
+        }
+        return PretrainingConfig.model_validate(facts | changes)
+
+    return config
+
+
+def run(config: PretrainingConfig, *, stop_after: int | None = None) -> PretrainingResult:
+    asked = count()
+    return pretrain(
+        config,
+        clock=lambda: 0.0,
+        should_stop=lambda: stop_after is not None and next(asked) >= stop_after,
+    )
+
+
+def lines(config: PretrainingConfig) -> list[dict[str, Any]]:
+    text = (config.run_folder / "log.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def is_same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_run_stopped_or_killed_and_taken_up_equals_one_that_was_not(configure: Configure) -> None:
+    recipe = {"budget": StepBudget(steps=6), "sides": ((0.5, 16), (1.0, 20)), "copies": 2}
+    whole = run(configure("whole", **recipe))
+
+    stopped = configure("stopped", **recipe)
+    first = run(stopped, stop_after=2)
+    assert not first.is_finished and first.steps == 2
+    second = run(stopped)
+    assert second.is_finished and second.steps == 6
+    assert is_same(second.weights, whole.weights) and is_same(second.average, whole.average)
+    assert [line["resumed_at"] for line in lines(stopped) if "resumed_at" in line] == [2]
+
+    # Killed in its fifth step: the last checkpoint, that of the third, is taken up.
+    killed = configure("killed", checkpoint_every_s=3.0, **recipe)
+    asked = count()
+
+    def kill() -> bool:
+        if next(asked) == 4:
+            raise KeyboardInterrupt
+        return False
+
+    steps_done = 0.0
+
+    def clock() -> float:  # one second a step
+        return float(max(0, next_step() - 1))
+
+    def next_step() -> float:
+        path = killed.run_folder / "log.jsonl"
+        return steps_done if not path.exists() else 1.0 + path.read_text().count('"step"')
+
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(killed, clock=clock, should_stop=kill)
+    assert read_checkpoint(killed.run_folder)["step"] == 3
+    assert is_same(run(killed).weights, whole.weights)
+
+    # The comparison can tell: without the momentum of the stopped run the end is another.
+    forgetful = configure("forgetful", **recipe)
+    run(forgetful, stop_after=2)
+    path = forgetful.run_folder / "checkpoint.pt"
+    saved = torch.load(path, weights_only=True)
+    for state in saved["optimizer"]["state"].values():
+        state["momentum_buffer"].zero_()
+    torch.save(saved, path)
+    assert not is_same(run(forgetful).weights, whole.weights)
+
+
+def test_the_seed_decides_and_the_global_state_is_left_alone(configure: Configure) -> None:
+    before = torch.get_rng_state()
+    first, again, other = (run(configure(f"run{n}", seed=seed)) for n, seed in enumerate((3, 3, 4)))
+    assert is_same(first.weights, again.weights)
+    assert not is_same(first.weights, other.weights)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"label_weight": 0.0},
+        {"label_smoothing": 0.0},
+        {"soft_weight": 0.0},
+        {"temperature": 1.0},
+        {"feature_weight": 0.0},
+        {"copies": 2},
+        {"is_gradient_centralized": False},
+        {"augmentation": NO_AUGMENTATION},
+        {"sides": ((1.0, 20),)},
+        {"is_bfloat16": True},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_every_option_is_felt_after_one_step(
+    configure: Configure, one_step: dict[str, Tensor], change: dict[str, Any]
+) -> None:
+    assert not is_same(run(configure(**change)).weights, one_step)
+
+
+def test_without_a_change_one_step_is_the_same(configure: Configure, one_step: dict[str, Tensor]) -> None:
+    changed_but_not_the_recipe = configure(log_every_steps=7, checkpoint_every_s=0.0)
+    assert is_same(run(changed_but_not_the_recipe).weights, one_step)
+
+
+@pytest.fixture(scope="module")
+def one_step(
+    packed_folder: Path, targets_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Tensor]:
+    config = PretrainingConfig(
+        training_set=packed_folder,
+        targets=targets_folder,
+        run_folder=tmp_path_factory.mktemp("one-step"),
+        budget=StepBudget(steps=1),
+        seed=3,
+        batch=8,
+        sides=((1.0, 16),),
+        average_every_steps=1,
+        threads=1,
+    )
+    return run(config).weights
+
+
+def test_labels_alone_need_no_teacher_and_are_learnt(configure: Configure) -> None:
+    config = configure(
+        targets=None,
+        soft_weight=0.0,
+        feature_weight=0.0,
+        budget=StepBudget(steps=16),
+        learning_rate=0.05,
+        augmentation=NO_AUGMENTATION,
+    )
+    run(config)
+    steps = [line for line in lines(config) if "label" in line]
+    assert len(steps) == 16 and "soft" not in steps[0] and "feature" not in steps[0]
+    right = [line["right"] for line in steps]
+    assert np.mean(right[:2]) < 0.7 and np.mean(right[-4:]) > 0.85
+
+
+def test_a_teacher_alone_is_followed(configure: Configure) -> None:
+    config = configure(
+        label_weight=0.0, budget=StepBudget(steps=16), learning_rate=0.05, augmentation=NO_AUGMENTATION
+    )
+    run(config)
+    steps = [line for line in lines(config) if "soft" in line]
+    for term in ("soft", "feature"):
+        assert np.mean([s[term] for s in steps[-3:]]) < 0.8 * np.mean([s[term] for s in steps[:3]]), term
+    assert all(step["label"] == 0 for step in steps)
+
+
+def test_terms_that_need_a_teacher_are_refused_without_one(configure: Configure) -> None:
+    with pytest.raises(TrainingSetInvalid, match="`targets` of a training run"):
+        run(configure(targets=None))
+
+
+def test_an_epoch_shows_every_image_once(configure: Configure) -> None:
+    from models.pretraining.trainer import _Run
+
+    state = _Run(configure(), lambda: 0.0)
+    shown = []
+    for step in range(8):
+        state.step = step
+        shown.append(state._rows())
+    first, second = np.concatenate(shown[:4]), np.concatenate(shown[4:])
+    assert sorted(first) == sorted(second) == list(range(32))
+    assert not np.array_equal(first, second)
+
+
+def test_a_time_budget_ends_at_its_time_over_all_resumptions(configure: Configure) -> None:
+    ticks = count()
+
+    def clock() -> float:
+        return float(next(ticks))
+
+    config = configure(budget=TimeBudget(seconds=60), log_every_steps=1)
+    asked = count()
+    first = pretrain(config, clock=clock, should_stop=lambda: next(asked) == 2)
+    assert first.steps == 2 and 0 < first.elapsed_s < 60
+    second = pretrain(config, clock=clock)
+    assert second.is_finished and second.elapsed_s >= 60
+    rates = [line["learning_rate"] for line in lines(config) if "learning_rate" in line]
+    assert second.steps == len(rates) and rates[-1] < 0.25 * max(rates)
+
+
+def test_a_checkpoint_of_another_recipe_or_set_is_refused(configure: Configure, tmp_path: Path) -> None:
+    run(configure())
+    with pytest.raises(CheckpointMismatch, match="same recipe"):
+        run(configure(temperature=2.0))
+    draw_class(tmp_path / "in" / "a", (200, 9, 9), 8, seed=0)
+    pack_images([ImageFolder(tmp_path / "in", "other", "drawn here")], tmp_path / "out", side=20)
+    with pytest.raises(TrainingSetInvalid, match="got answers to"):
+        run(configure(training_set=tmp_path / "out"))
+    longer = run(configure(budget=StepBudget(steps=2)))  # the budget may be set anew
+    assert longer.steps == 2
+
+
+def test_a_damaged_or_executable_checkpoint_is_refused(configure: Configure) -> None:
+    config = configure()
+    run(config)
+    path = config.run_folder / "checkpoint.pt"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointMismatch, match="whole"):
+        run(config)
+    torch.save({"step": Path("x")}, path)  # an object, not a tensor
+    with pytest.raises(CheckpointMismatch, match="whole"):
+        read_checkpoint(config.run_folder)
+
+
+def test_a_checkpoint_is_replaced_in_one_move(configure: Configure) -> None:
+    config = configure()
+    run(config)
+    assert sorted(path.name for path in config.run_folder.iterdir()) == ["checkpoint.pt", "log.jsonl"]
+
+
+def test_the_checkpoint_holds_the_weights_returned(configure: Configure) -> None:
+    config = configure()
+    result = run(config)
+    saved = read_checkpoint(config.run_folder)
+    assert is_same(backbone_weights(saved["student"]), result.weights)
+    assert is_same(backbone_weights(saved["average"]), result.average)
+    assert "fc.weight" not in result.weights and "conv1.weight" in result.weights
+
+
+def test_a_loss_that_is_no_number_ends_the_run(configure: Configure) -> None:
+    with pytest.raises(TrainingDiverged, match="finite"):
+        run(configure(learning_rate=1e30, warmup=1e-9, budget=StepBudget(steps=4)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"backbone": "vgg16"},
+        {"sides": ((0.5, 16),)},
+        {"sides": ((0.6, 16), (0.5, 20), (1.0, 24))},
+        {"sides": ((1.0, 8),)},
+        {"sides": ()},
+        {"copies": 0},
+        {"temperature": 0.0},
+        {"unheard_of": 1},
+    ],
+)
+def test_wrong_configurations_are_refused(configure: Configure, change: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        configure(**change)
+
+
+def test_more_images_in_a_step_than_there_are_is_refused(configure: Configure) -> None:
+    with pytest.raises(TrainingSetInvalid, match="at most the 32"):
+        run(configure(batch=33))

@@ -1,5 +1,10 @@
-"""The database: engine, sessions for reading and writing, migrations."""
+"""The database: engine, sessions for reading and writing, migrations.
 
+SQLite beside the data by default, PostgreSQL by URL; both promise the same: a commit is durable, a reading session sees
+one state of the record, a writing session all or nothing.
+"""
+
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,11 +12,22 @@ from typing import Any
 
 import alembic.command
 from alembic.config import Config
-from sqlalchemy import Connection, create_engine, event, text
+from sqlalchemy import URL, Connection, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
+from app.db.errors import DatabaseUnsupported
+
 MIGRATIONS = Path(__file__).resolve().parent.parent.parent / "migrations"
+MIGRATION_LOCK = zlib.crc32(b"oddity migrations")  # of PostgreSQL's advisory locks, by any number that is ours alone
+POSTGRESQL = "postgresql+psycopg"
+CONNECT_S = 10
+# More connections than one server process works on requests at the same time only take from the other processes:
+# PostgreSQL allows 100 in all by default.
+POOLS: dict[str, dict[str, Any]] = {
+    "sqlite": {"pool_size": 20, "max_overflow": 40},
+    "postgresql": {"pool_size": 8, "max_overflow": 16, "pool_pre_ping": True},
+}
 
 
 class Database:
@@ -20,25 +36,39 @@ class Database:
     SQLite runs in WAL mode with `synchronous=FULL` (a commit survives a power cut), foreign keys on, and writers
     begin with BEGIN IMMEDIATE: a transaction that reads first and writes later would fail as busy whatever the
     timeout.
+
+    PostgreSQL is read REPEATABLE READ, so that a session of several statements sees one state, and written READ
+    COMMITTED: a write first locks its collection's row, and each statement after that sees everything that earlier
+    writers of the collection committed. `synchronous_commit` is asked for, whatever the server is set to.
     """
 
     def __init__(self, url: str, busy_s: float = 30.0) -> None:
-        self.url = url
-        parsed = make_url(url)
+        parsed = _with_driver(make_url(url))
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
         if self.is_sqlite and parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-        options: dict[str, Any] = {"connect_args": {"timeout": busy_s}} if self.is_sqlite else {"pool_pre_ping": True}
-        self.engine = create_engine(url, pool_size=20, max_overflow=40, **options)
+        arguments = _sqlite_arguments(busy_s) if self.is_sqlite else _postgresql_arguments(busy_s)
+        try:
+            self.engine = create_engine(
+                parsed, connect_args=arguments, pool_timeout=busy_s, **POOLS[parsed.get_backend_name()]
+            )
+        except ModuleNotFoundError as error:
+            raise DatabaseUnsupported(
+                "PostgreSQL needs the driver psycopg, which is not installed: pip install 'oddity[postgresql]'."
+            ) from error
         if self.is_sqlite:
             event.listen(self.engine, "connect", _prepare_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
         self._writing = self.engine.execution_options(oddity_writes=True)
+        self._reading = self.engine
+        if not self.is_sqlite:
+            self._writing = self.engine.execution_options(isolation_level="READ COMMITTED")
+            self._reading = self.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session on one consistent state of the record."""
-        with Session(self.engine, expire_on_commit=False) as session:
+        with Session(self._reading, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
@@ -48,8 +78,13 @@ class Database:
             yield session
 
     def migrate(self) -> None:
-        """Bring the tables to the newest revision, each step in a transaction."""
+        """Bring the tables to the newest revision, all steps in one transaction.
+
+        Processes that start at the same moment take turns; all but the first find nothing left to do.
+        """
         with self._writing.begin() as connection:
+            if not self.is_sqlite:  # SQLite's writers take turns anyway
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
             alembic.command.upgrade(_alembic_configuration(connection), "head")
 
     def check(self) -> None:
@@ -60,6 +95,28 @@ class Database:
     def close(self) -> None:
         """Give back all connections."""
         self.engine.dispose()
+
+
+def _with_driver(url: URL) -> URL:
+    """The URL with the driver that this service uses, as nobody should have to know its name."""
+    if url.drivername in ("postgres", "postgresql", POSTGRESQL):
+        return url.set(drivername=POSTGRESQL)
+    if url.drivername in ("sqlite", "sqlite+pysqlite"):
+        return url
+    raise DatabaseUnsupported(f"`database_url` must begin with sqlite:/// or postgresql://; got {url.drivername}://.")
+
+
+def _sqlite_arguments(busy_s: float) -> dict[str, Any]:
+    return {"timeout": busy_s}
+
+
+def _postgresql_arguments(busy_s: float) -> dict[str, Any]:
+    settings = {"lock_timeout": f"{round(busy_s * 1000)}ms", "synchronous_commit": "on"}
+    return {
+        "connect_timeout": CONNECT_S,
+        "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
+        "application_name": "oddity",
+    }
 
 
 def _alembic_configuration(connection: Connection) -> Config:

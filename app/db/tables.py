@@ -24,6 +24,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 # SQLite counts rows up by itself only for the exact type INTEGER.
 BigId = BigInteger().with_variant(Integer, "sqlite")
+# In the order of code points on both databases, whatever the locale of the server.
+OrderedName = String(128).with_variant(String(128, collation="C"), "postgresql")
 # SQLite otherwise gives the number of a deleted last row to the next one: a process that follows the record would take
 # a collection that was deleted and made again for the one it knows.
 NEVER_AGAIN = {"sqlite_autoincrement": True}
@@ -40,7 +42,7 @@ class CollectionRow(Base):
     __table_args__ = NEVER_AGAIN
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
-    name: Mapped[str] = mapped_column(String(128), unique=True)
+    name: Mapped[str] = mapped_column(OrderedName, unique=True)
     settings: Mapped[dict[str, Any]] = mapped_column(JSON)
     embedding_id: Mapped[int] = mapped_column(BigId, default=0)  # active row of `embeddings`
     sequence: Mapped[int] = mapped_column(BigInteger, default=0)  # one step a change
@@ -81,7 +83,7 @@ class ImageRow(Base):
     __tablename__ = "images"
     __table_args__ = (
         UniqueConstraint("collection_id", "image_id"),
-        Index("ix_images_sequence", "collection_id", "sequence"),
+        Index("ix_images_sequence", "collection_id", "sequence", "id"),
         Index("ix_images_sha256", "sha256"),
         NEVER_AGAIN,
     )
@@ -108,6 +110,7 @@ class VectorRow(Base):
     """The embedding of one image: `width` little-endian float32."""
 
     __tablename__ = "vectors"
+    __table_args__ = (Index("ix_vectors_embedding", "embedding_id"),)  # for the end of an embedding
 
     image_pk: Mapped[int] = mapped_column(ForeignKey("images.id", ondelete="CASCADE"), primary_key=True)
     embedding_id: Mapped[int] = mapped_column(ForeignKey("embeddings.id", ondelete="CASCADE"), primary_key=True)
@@ -116,14 +119,15 @@ class VectorRow(Base):
 
 
 class DeletionRow(Base):
-    """An image that is gone, for processes that follow the record."""
+    """An image or a group that is gone, for processes that follow the record. A group's images may stay."""
 
     __tablename__ = "deletions"
     __table_args__ = (Index("ix_deletions_sequence", "collection_id", "sequence"),)
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
     collection_id: Mapped[int] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"))
-    image_pk: Mapped[int] = mapped_column(BigInteger)
+    image_pk: Mapped[int | None] = mapped_column(BigInteger, default=None)
+    group_pk: Mapped[int | None] = mapped_column(BigInteger, default=None)
     sequence: Mapped[int] = mapped_column(BigInteger)
 
 
@@ -131,7 +135,11 @@ class GroupRow(Base):
     """A registered normal set of images."""
 
     __tablename__ = "groups"
-    __table_args__ = (UniqueConstraint("collection_id", "name"),)
+    __table_args__ = (
+        UniqueConstraint("collection_id", "name"),
+        Index("ix_groups_sequence", "collection_id", "sequence"),
+        NEVER_AGAIN,
+    )
 
     id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
     collection_id: Mapped[int] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"))
@@ -200,6 +208,7 @@ class CleaningRow(Base):
     """An image that a cleaning took out of the bank; undoing puts it back."""
 
     __tablename__ = "cleanings"
+    __table_args__ = (Index("ix_cleanings_image", "image_pk"),)  # for the end of an image
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     image_pk: Mapped[int] = mapped_column(ForeignKey("images.id", ondelete="CASCADE"), primary_key=True)

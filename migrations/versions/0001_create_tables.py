@@ -14,7 +14,11 @@ def upgrade() -> None:
     op.create_table(
         "collections",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
-        sa.Column("name", sa.String(length=128), nullable=False),
+        sa.Column(
+            "name",
+            sa.String(length=128).with_variant(sa.String(length=128, collation="C"), "postgresql"),
+            nullable=False,
+        ),
         sa.Column("settings", sa.JSON(), nullable=False),
         sa.Column("embedding_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("sequence", sa.BigInteger(), nullable=False),
@@ -65,7 +69,8 @@ def upgrade() -> None:
         "deletions",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("collection_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
-        sa.Column("image_pk", sa.BigInteger(), nullable=False),
+        sa.Column("image_pk", sa.BigInteger(), nullable=True),
+        sa.Column("group_pk", sa.BigInteger(), nullable=True),
         sa.Column("sequence", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(["collection_id"], ["collections.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id"),
@@ -114,7 +119,9 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["collection_id"], ["collections.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("collection_id", "name"),
+        sqlite_autoincrement=True,
     )
+    op.create_index("ix_groups_sequence", "groups", ["collection_id", "sequence"], unique=False)
     op.create_table(
         "images",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
@@ -138,7 +145,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("collection_id", "image_id"),
         sqlite_autoincrement=True,
     )
-    op.create_index("ix_images_sequence", "images", ["collection_id", "sequence"], unique=False)
+    op.create_index("ix_images_sequence", "images", ["collection_id", "sequence", "id"], unique=False)
     op.create_index("ix_images_sha256", "images", ["sha256"], unique=False)
     op.create_table(
         "jobs",
@@ -174,6 +181,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("job_id", "image_pk"),
     )
+    op.create_index("ix_cleanings_image", "cleanings", ["image_pk"], unique=False)
     op.create_table(
         "group_members",
         sa.Column("group_pk", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -198,13 +206,16 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("image_pk", "embedding_id"),
     )
+    op.create_index("ix_vectors_embedding", "vectors", ["embedding_id"], unique=False)
 
 
 def downgrade() -> None:
 
+    op.drop_index("ix_vectors_embedding", table_name="vectors")
     op.drop_table("vectors")
     op.drop_index("ix_group_members_image", table_name="group_members")
     op.drop_table("group_members")
+    op.drop_index("ix_cleanings_image", table_name="cleanings")
     op.drop_table("cleanings")
     op.drop_index("ix_jobs_state", table_name="jobs")
     op.drop_index(op.f("ix_jobs_collection_id"), table_name="jobs")
@@ -212,6 +223,7 @@ def downgrade() -> None:
     op.drop_index("ix_images_sha256", table_name="images")
     op.drop_index("ix_images_sequence", table_name="images")
     op.drop_table("images")
+    op.drop_index("ix_groups_sequence", table_name="groups")
     op.drop_table("groups")
     op.drop_index(op.f("ix_feedback_collection_id"), table_name="feedback")
     op.drop_table("feedback")

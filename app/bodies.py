@@ -9,6 +9,7 @@ import binascii
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -140,16 +141,18 @@ def _is_text(value: str) -> bool:
 class BodyLimit:
     """ASGI middleware: counts the bytes of a body while they arrive, whatever length was announced.
 
-    It raises where the body is read, TooLarge, so that the answer has the shape of every error.
+    It raises where the body is read, TooLarge, so that the answer has the shape of every error. POST to paths
+    that match `apart` is left alone: what they receive goes to a file, and they count for themselves.
     """
 
-    def __init__(self, app: ASGIApp, limit_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, limit_bytes: int, apart: re.Pattern[str] | None = None) -> None:
         self.app = app
         self.limit_bytes = limit_bytes
+        self.apart = apart
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or self._is_apart(scope):
             await self.app(scope, receive, send)
             return
         announced = dict(scope["headers"]).get(b"content-length", b"")
@@ -166,6 +169,9 @@ class BodyLimit:
             return message
 
         await self.app(scope, counted, send)
+
+    def _is_apart(self, scope: Scope) -> bool:
+        return scope["method"] == "POST" and self.apart is not None and bool(self.apart.fullmatch(scope["path"]))
 
     def _too_large(self, got: str) -> TooLarge:
         return TooLarge(

@@ -1,11 +1,12 @@
 """Every knob of the service, read once from the environment by `create_app` or the command line."""
 
+import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
 class Settings(BaseSettings):
@@ -56,6 +57,30 @@ class Settings(BaseSettings):
         64 * 1024
     )
 
+    import_folders: Annotated[
+        tuple[Path, ...],
+        NoDecode,
+        Field(
+            max_length=256,
+            description="Folders of this machine that imports may read, with all below them; separated by colons.",
+        ),
+    ] = ()
+    import_limit_archive_bytes: Annotated[
+        int, Field(ge=1024, le=2**42, description="Largest archive that is uploaded for an import.")
+    ] = 8 * 2**30
+    import_limit_unpacked_bytes: Annotated[
+        int, Field(ge=1024, le=2**44, description="Most bytes that an archive may unpack to.")
+    ] = 64 * 2**30
+    import_limit_ratio: Annotated[
+        float, Field(ge=1, le=10_000, description="Most bytes that one byte of an archive may unpack to.")
+    ] = 200.0
+    import_limit_entries: Annotated[
+        int, Field(ge=1, le=10_000_000, description="Most entries of an archive.")
+    ] = 500_000
+    snapshot_limit_bytes: Annotated[
+        int, Field(ge=1024, le=2**44, description="Largest snapshot that is uploaded to be restored.")
+    ] = 64 * 2**30
+
     inference_slots: Annotated[
         int, Field(ge=1, le=256, description="Requests worked on at the same time; further ones wait.")
     ] = 16
@@ -72,6 +97,11 @@ class Settings(BaseSettings):
         float, Field(gt=0, le=24 * 365, description="How long an Idempotency-Key is remembered.")
     ] = 24.0
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$", description="Least level logged.")] = "info"
+
+    @field_validator("import_folders", mode="before")
+    @classmethod
+    def _split_folders(cls, given: Any) -> Any:
+        return tuple(filter(None, given.split(os.pathsep))) if isinstance(given, str) else given
 
     @property
     def database(self) -> str:
@@ -94,7 +124,7 @@ def settings_page() -> str:
     ]
     for name, field in Settings.model_fields.items():
         limits = [f"{sign} {value}" for part in field.metadata for sign, value in _limits(part)]
-        default = "unset" if field.default is None else str(field.default)
+        default = "unset" if field.default in (None, ()) else str(field.default)
         lines.append(f"| `ODDITY_{name.upper()}` | `{default}` | {', '.join(limits) or '–'} | {field.description} |")
     return "\n".join(lines) + "\n"
 

@@ -245,3 +245,59 @@ class IdempotencyRow(Base):
     status: Mapped[int] = mapped_column(Integer)
     body: Mapped[dict[str, Any]] = mapped_column(JSON)
     created_at: Mapped[datetime] = mapped_column(DateTime, index=True)
+
+
+class ImportRow(Base):
+    """How far an import has come; written with each batch, so that it goes on there after any interruption."""
+
+    __tablename__ = "imports"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    position: Mapped[list[Any] | None] = mapped_column(JSON)  # place of the last file dealt with
+    counts: Mapped[dict[str, int]] = mapped_column(JSON)
+
+
+class ImportProblemRow(Base):
+    """A file that an import could not take, and why."""
+
+    __tablename__ = "import_problems"
+    __table_args__ = (Index("ix_import_problems_job", "job_id", "id"),)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    name: Mapped[str] = mapped_column(Text)
+    code: Mapped[str] = mapped_column(String(64))
+    status: Mapped[int] = mapped_column(Integer)
+    detail: Mapped[str] = mapped_column(Text)
+
+
+class DuplicateRow(Base):
+    """An image in a set of duplicates that a job found; ids, not keys: what was found stays as it was told."""
+
+    __tablename__ = "duplicates"
+    __table_args__ = (Index("ix_duplicates_job", "job_id", "id"),)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    level: Mapped[str] = mapped_column(String(16))  # exact_bytes, exact_pixels, near, similar
+    number: Mapped[int] = mapped_column(Integer)  # of the set within its level
+    size: Mapped[int] = mapped_column(Integer)  # of the set
+    image_id: Mapped[str] = mapped_column(String(256))
+    nearest_id: Mapped[str | None] = mapped_column(String(256))  # of the others of its set
+    distance: Mapped[float | None] = mapped_column()
+    hash_distance: Mapped[int | None] = mapped_column(Integer)
+    copies: Mapped[int] = mapped_column(Integer)  # images with the same bytes or pixels that it stands for
+
+
+class SnapshotRow(Base):
+    """A snapshot file; it outlives its collection, and is found by the name that had."""
+
+    __tablename__ = "snapshots"
+    __table_args__ = (Index("ix_snapshots_collection", "collection", "id"),)
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)  # of the job that made it
+    collection: Mapped[str] = mapped_column(OrderedName)
+    facts: Mapped[dict[str, Any]] = mapped_column(JSON)  # counts, embedding, revision
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime] = mapped_column(DateTime)

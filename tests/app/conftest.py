@@ -1,13 +1,20 @@
 """One embedder for all tests of a run: it never changes, and loading it takes longer than most tests."""
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from pathlib import Path
 
 import pytest
+from starlette.testclient import TestClient
 
 import app.embedders
+from app.main import create_app
+from app.settings import Settings
 from models.backbones.embedder import Embedder
 from models.backbones.loader import EmbeddingSpec, load_embedder
+
+Serve = Callable[..., AbstractContextManager[TestClient]]
 
 
 @cache
@@ -15,11 +22,26 @@ def kept(spec: EmbeddingSpec, weights_folder: Path, threads: int) -> Embedder:
     return load_embedder(spec, weights_folder=weights_folder, threads=threads)
 
 
-@pytest.fixture(autouse=True)
-def embedders_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def embedders_are_kept() -> Iterator[None]:
     def load(spec: EmbeddingSpec, *, weights_folder: Path, threads: int) -> Embedder:
         # Only weights that need no file are the same in every folder.
         folder = Path() if spec.weights in ("stand-in", "embedded") else weights_folder
         return kept(spec, folder, threads)
 
-    monkeypatch.setattr(app.embedders, "load_embedder", load)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(app.embedders, "load_embedder", load)
+        yield
+
+
+@pytest.fixture
+def serve(settings: Settings) -> Serve:
+    """Starts the application on this test's folder, with settings changed as named; again and again if asked."""
+
+    @contextmanager
+    def start(**changes: object) -> Iterator[TestClient]:
+        changed = settings.model_copy(update=changes)
+        with TestClient(create_app(changed), raise_server_exceptions=False) as client:
+            yield client
+
+    return start

@@ -33,9 +33,8 @@ def parameters_table(params: type[Params]) -> str:
     schema = params.model_json_schema()
     rows = ["| parameter | default | range | meaning |", "|---|---|---|---|"]
     for name, field in schema.get("properties", {}).items():
-        rows.append(
-            f"| `{name}` | `{json.dumps(field.get('default'))}` | {_range(field, schema)} | {field.get('description', '')} |"
-        )
+        default, meaning = json.dumps(field.get("default")), field.get("description", "")
+        rows.append(f"| `{name}` | `{default}` | {_range(field, schema)} | {meaning} |")
     return "\n".join(rows)
 
 
@@ -80,7 +79,7 @@ def _range(field: dict[str, Any], schema: dict[str, Any]) -> str:
     low = field.get("minimum", field.get("exclusiveMinimum"))
     high = field.get("maximum", field.get("exclusiveMaximum"))
     if low is None and high is None:
-        return field.get("type", "")
+        return str(field.get("type", ""))
     opening = "above " if "exclusiveMinimum" in field else ""
     closing = "below " if "exclusiveMaximum" in field else ""
     return f"{opening}{low} to {closing}{high}" if high is not None else f"from {opening}{low}"

@@ -21,9 +21,7 @@ from models.judging import (
 
 # Few distinct values, so that ties between scores and calibration are the rule.
 coarse_scores = st.lists(st.integers(-3, 6).map(float), max_size=45)
-rates = st.one_of(
-    st.sampled_from([0.001, 0.01, 0.05, 0.1, 0.29, 0.5, 0.57, 0.58, 0.999]), st.floats(1e-4, 0.9999)
-)
+rates = st.one_of(st.sampled_from([0.001, 0.01, 0.05, 0.1, 0.29, 0.5, 0.57, 0.58, 0.999]), st.floats(1e-4, 0.9999))
 
 
 def test_p_values_by_hand():
@@ -62,9 +60,7 @@ def test_the_equivalence_needs_the_strict_comparison():
     assert anomalous(tie, made).tolist() == [False]
 
 
-@given(
-    scores=coarse_scores.filter(bool), calibration=coarse_scores.filter(lambda c: len(c) >= 10), rate=rates
-)
+@given(scores=coarse_scores.filter(bool), calibration=coarse_scores.filter(lambda c: len(c) >= 10), rate=rates)
 def test_a_higher_score_is_never_less_anomalous(scores, calibration, rate):
     ascending = np.sort(scores)
     assert (np.diff(p_values(ascending, calibration)) <= 0).all()

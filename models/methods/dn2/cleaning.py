@@ -64,9 +64,7 @@ def clean(ids: NDArray[np.int64], scores: NDArray[np.float32], fraction: float) 
     return ids[strangest_first[:count]]
 
 
-def cleaned(
-    scorer: LiveDN2, fraction: float, *, k: int | None = None, progress: Progress | None = None
-) -> Cleaning:
+def cleaned(scorer: LiveDN2, fraction: float, *, k: int | None = None, progress: Progress | None = None) -> Cleaning:
     """Which images of a live bank to drop, every image judged by the others.
 
     Raises:

@@ -151,8 +151,7 @@ def fidelity(
         raise ParameterInvalid("`probes` of a fidelity report must hold at least 1 image; got 0.")
     if anomalous is not None and anomalous.shape != probes.shape[:1]:
         raise ParameterInvalid(
-            f"`anomalous` of a fidelity report must have one entry per probe, {probes.shape[0]}; "
-            f"got {anomalous.size}."
+            f"`anomalous` of a fidelity report must have one entry per probe, {probes.shape[0]}; got {anomalous.size}."
         )
     of_whole = np.asarray(whole(probes), dtype=np.float64)
     of_compressed = np.asarray(compressed(probes), dtype=np.float64)

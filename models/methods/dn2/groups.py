@@ -126,10 +126,7 @@ def member_shares(
     """
     kind, m = _pooling(pooling), members.shape[0]
     x = members.astype(np.float64)
-    if kind is Pooling.MEAN:
-        pooled = x.mean(axis=0)
-    else:
-        pooled = x.max(axis=0) if kind is Pooling.MAX else x.reshape(-1)
+    pooled = {Pooling.MEAN: x.mean(axis=0), Pooling.MAX: x.max(axis=0), Pooling.CONCAT: x.reshape(-1)}[kind]
     r = reference.astype(np.float64)
     scale = 1.0
     if metric is Metric.COSINE:
@@ -202,8 +199,7 @@ class GroupBank:
         m = vectors.shape[0]
         if self.set_size is not None and m != self.set_size:
             raise SetSizeMismatch(
-                f"The set of images must hold {self.set_size} images, as the sets it is compared with; "
-                f"got {m}."
+                f"The set of images must hold {self.set_size} images, as the sets it is compared with; got {m}."
             )
         members = _prepared(vectors, self._params)
         pooled = pool(members, self.pooling)[None, :]

@@ -31,9 +31,7 @@ def mean_of_nearest(distances: NDArray[np.float32], k: int) -> NDArray[np.float6
     return total / k
 
 
-def weighed_by_known_defects(
-    plain: NDArray[np.float64], to_nearest_defect: NDArray[np.float32]
-) -> NDArray[np.float64]:
+def weighed_by_known_defects(plain: NDArray[np.float64], to_nearest_defect: NDArray[np.float32]) -> NDArray[np.float64]:
     """Scores raised for images that lie closer to a taught defect than to the normal images.
 
     score = d_n * min(1000, max(1, d_n / d_a)), d_n the plain score, d_a the distance to the nearest taught

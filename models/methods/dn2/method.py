@@ -76,9 +76,7 @@ class LiveDN2:
     name: ClassVar[str] = "dn2"
     Params: ClassVar[type[Params]] = DN2Params
 
-    def __init__(
-        self, *, width: int, params: DN2Params, structure: Literal["exact", "flat"] = "flat"
-    ) -> None:
+    def __init__(self, *, width: int, params: DN2Params, structure: Literal["exact", "flat"] = "flat") -> None:
         self.params = params
         self.bank: VectorIndex = make_index(structure, width=width, metric=params.metric)
         self.anomalous: VectorIndex = make_index(structure, width=width, metric=params.metric)
@@ -267,9 +265,7 @@ class LiveDN2:
             ascending = np.argsort(followed.ids)
             places = ascending[np.searchsorted(followed.ids, ids, sorter=ascending)]
             to_defect = followed.nearest(1).distances[places, 0]
-        return CalibrationScores(
-            scores=weighed_by_known_defects(plain, to_defect).astype(np.float32), ids=ids
-        )
+        return CalibrationScores(scores=weighed_by_known_defects(plain, to_defect).astype(np.float32), ids=ids)
 
     def _asked_k(self, k: int | None) -> int:
         if k is None:
@@ -284,9 +280,7 @@ class LiveDN2:
         return vectors
 
 
-def _search(
-    index: VectorIndex, vectors: NDArray[np.float32], k: int, exclude: NDArray[np.int64] | None
-) -> Neighbours:
+def _search(index: VectorIndex, vectors: NDArray[np.float32], k: int, exclude: NDArray[np.int64] | None) -> Neighbours:
     if exclude is None:
         return index.search(vectors, k)
     found = index.search(vectors, k + 1)

@@ -23,9 +23,9 @@ from app.errors import Conflict, NotFound
 from app.jobs import endpoints, service
 from app.jobs.context import JobContext
 from app.jobs.runner import ATTEMPTS_MAX, Handler, Runner
-from app.main import close_core, open_core
+from app.main import close_core, create_app, open_core
 from app.settings import Settings
-from tests.app.working import working_client
+from tests.app.working import core_of
 
 PATIENCE_S = 30.0  # until a test gives up on a thread; nothing waits this long when it works
 Result = dict[str, Any]
@@ -486,15 +486,9 @@ def test_a_job_killed_in_the_middle_of_its_changes_has_changed_nothing_and_is_ru
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     settings = Settings(data=tmp_path_factory.mktemp("data"), weights="stand-in", image_size=32, threads=2)
-    with working_client(settings) as client:
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
         client.put("/v1/collections/parts").raise_for_status()
         yield client
-
-
-@pytest.fixture
-def core_of(client: TestClient) -> Core:
-    core: Core = client.app.state.core  # type: ignore[attr-defined]
-    return core
 
 
 def test_a_submission_answers_202_with_where_to_look(client: TestClient) -> None:
@@ -557,10 +551,9 @@ def test_jobs_are_listed_newest_first_in_pages(client: TestClient) -> None:
     assert client.get("/v1/jobs", params={"collection": "nowhere"}).status_code == 404
 
 
-def test_events_tell_the_progress_and_end_with_the_job(
-    client: TestClient, core_of: Core, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_events_tell_the_progress_and_end_with_the_job(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endpoints, "EVENT_EVERY_S", 0.01)
+    core = core_of(client)
     ticks = Stopwatch()
 
     def work(core: Core, context: JobContext) -> Result:
@@ -570,8 +563,8 @@ def test_events_tell_the_progress_and_end_with_the_job(
             threading.Event().wait(0.3)
         return {"steps": 3}
 
-    job_id = submit(core_of, "slow", "parts")
-    runner = Runner(core_of, {"slow": work}, monotonic=ticks)
+    job_id = submit(core, "slow", "parts")
+    runner = Runner(core, {"slow": work}, monotonic=ticks)
     worker = in_thread(runner.run_one)
     answer = client.get(f"/v1/jobs/{job_id}/events")
     worker.join()
@@ -589,8 +582,8 @@ def test_events_tell_the_progress_and_end_with_the_job(
     assert client.get(f"/v1/jobs/{'0' * 32}/events").json()["code"] == "job_unknown"
 
 
-def test_cancelling_over_http(client: TestClient, core_of: Core) -> None:
-    job_id = submit(core_of, "nobody does this", "parts")
+def test_cancelling_over_http(client: TestClient) -> None:
+    job_id = submit(core_of(client), "nobody does this", "parts")
     answer = client.post(f"/v1/jobs/{job_id}/cancel")
     assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
     done = client.post("/v1/collections/parts/calibrate", params={"wait": 30}).json()["id"]

@@ -1,7 +1,7 @@
 """`oddity bench accuracy`: ranking figures and kept promises on a folder of labelled images."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,11 @@ import numpy as np
 
 from app.embedders import Embedders
 from benchmarks.embedding import Advance, Pool, embed_files
-from benchmarks.errors import BenchmarkRefused
+from benchmarks.errors import BenchmarkRefused, TooFewSets
 from benchmarks.folders import Case, Layout, cases, read_layout
 from benchmarks.protocols import Rows, measure_contaminated, measure_images, measure_sets, plant
 from models.backbones.embedder import EmbeddingSpec
+from models.errors import BankTooSmall
 from models.methods.dn2 import DN2Params
 
 PROTOCOLS = ("images", "sets", "contaminated")
@@ -87,7 +88,8 @@ def means(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Means over the cases, one entry for each variant (size and pooling of sets)."""
     variants: dict[str, list[dict[str, Any]]] = {}
     for one in found:
-        variants.setdefault(one["variant"], []).append(one)
+        if "skipped" not in one:
+            variants.setdefault(one["variant"], []).append(one)
     return [{"variant": variant, "cases": len(many), **_mean(many)} for variant, many in variants.items()]
 
 
@@ -105,29 +107,28 @@ def _measure(protocol: str, layout: Layout, case: Case, pool: Pool, plan: Accura
     if protocol == "images":
         return [{**facts, "variant": "", **measure_images(pool, bank, normal, strangers, params, plan.rates)}]
     if protocol == "sets":
-        return [
-            {
-                **facts,
-                "variant": f"{size} images, {pooling}",
-                **measure_sets(
-                    pool,
-                    bank,
-                    normal,
-                    strangers,
-                    params,
-                    plan.rates,
-                    size=size,
-                    fraction=plan.fraction,
-                    pooling=pooling,
-                    random=_random(plan, SETS_DRAW, case),
-                ),
-            }
-            for size in plan.set_sizes
-            for pooling in plan.poolings
-        ]
+        return [{**facts, **one} for one in _measure_sets(pool, case, bank, normal, strangers, params, plan)]
     planted, strangers = _planted(layout, case, pool, plan, bank, strangers)
     found = measure_contaminated(pool, bank, planted, normal, strangers, params, plan.rates, dropped=plan.dropped)
     return [{**facts, "variant": "", **found}]
+
+
+def _measure_sets(
+    pool: Pool, case: Case, bank: Rows, normal: Rows, strangers: Rows, params: DN2Params, plan: AccuracyPlan
+) -> Iterator[dict[str, Any]]:
+    """Each size and pooling; sizes for which there are too few test images say so in place of figures."""
+    for size in plan.set_sizes:
+        for pooling in plan.poolings:
+            variant = f"{size} images, {pooling}"
+            random = _random(plan, SETS_DRAW, case)
+            asked = {"size": size, "fraction": plan.fraction, "pooling": pooling, "random": random}
+            try:
+                yield {
+                    "variant": variant,
+                    **measure_sets(pool, bank, normal, strangers, params, plan.rates, **asked),
+                }
+            except (TooFewSets, BankTooSmall) as error:
+                yield {"variant": variant, "skipped": str(error)}
 
 
 def _bank(layout: Layout, case: Case, pool: Pool, plan: AccuracyPlan) -> Rows:

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from app.shelf import image_key
 from benchmarks.embedding import Pool
-from benchmarks.errors import BenchmarkRefused
+from benchmarks.errors import BenchmarkRefused, TooFewSets
 from benchmarks.metrics import average_precision, false_positive_rate_at, roc_auc
 from models.judging import anomalous, make_calibration
 from models.methods.dn2 import DN2Params, LiveDN2, clean
 from models.methods.dn2.groups import drawn_group_bank
 
 Rows = NDArray[np.int64]
-SETS_MAX = 500  # of each kind
+SETS_MIN, SETS_MAX = 5, 500  # of each kind
 
 
 def live_bank(pool: Pool, rows: Rows, params: DN2Params) -> LiveDN2:
@@ -65,26 +65,27 @@ def measure_sets(
 ) -> dict[str, Any]:
     """How well sets of `size` images with `round(fraction * size)` strangers are told from normal sets.
 
-    Half of the normal test images make disjoint normal sets, the other half fills up the strange ones.
+    The normal test images are cut into disjoint normal sets; as many strange ones are drawn, filled up with normal
+    test images. Ranking figures from fewer than 5 sets of a kind would mean nothing and are refused.
 
     Raises:
-        BenchmarkRefused: there are too few test images, or the fraction puts no stranger into a set.
+        TooFewSets: there are too few test images.
+        BenchmarkRefused: the fraction puts no stranger into a set.
     """
     strange = strangers_in_set(size, fraction)
     mixed = random.permutation(normal)
-    alone, company = mixed[: normal.size // 2], mixed[normal.size // 2 :]
-    count = min(alone.size // size, SETS_MAX)
-    if count < 1 or company.size < size - strange or strangers.size < strange:
-        raise BenchmarkRefused(
-            f"Sets of {size} need at least {2 * size} normal test images and {strange} strangers; got {normal.size} "
-            f"and {strangers.size}."
+    count = min(normal.size // size, SETS_MAX)
+    if count < SETS_MIN or strangers.size < strange:
+        raise TooFewSets(
+            f"Sets of {size} need {SETS_MIN * size} normal test images and {strange} strangers; got {normal.size} and "
+            f"{strangers.size}."
         )
-    normal_sets = [alone[place * size : (place + 1) * size] for place in range(count)]
+    normal_sets = [mixed[place * size : (place + 1) * size] for place in range(count)]
     strange_sets = [
         random.permutation(
             np.concatenate(
                 [
-                    random.choice(company, size - strange, replace=False),
+                    random.choice(normal, size - strange, replace=False),
                     random.choice(strangers, strange, replace=False),
                 ]
             )

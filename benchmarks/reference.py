@@ -21,6 +21,7 @@ BAR = 0.0005
 KS = (1, 2, 5)
 METRICS = ("cosine", "l2")
 COLLECTION = "bench-reference"
+IDS_AT_ONCE = 500
 
 
 def reference_scores(
@@ -45,19 +46,30 @@ def compare(
     settings: dict[str, Any],
     fingerprint: str,
     advance: Advance | None = None,
+    *,
+    is_stored: bool = False,
 ) -> list[dict[str, Any]]:
     """Both ROC-AUCs for each k and metric; the bank and every test image go through HTTP as files.
 
-    The collection is made afresh and deleted at the end.
+    With `is_stored` the test images are sent once, outside the bank, and scored by id each time. The collection is
+    made afresh and deleted at the end.
 
     Raises:
         BenchmarkRefused: the service embeds differently, or refuses an image.
     """
     path = client.collection(COLLECTION)
     bank = [file for kind in sorted(case.normal) for file in layout.train[kind] if file in pool.row_of]
-    test = [file for kind in sorted(layout.test) for file in layout.test[kind] if file in pool.row_of]
+    rows = pool.rows(bank)
+    banked = set(rows.tolist())
+    # The same bytes are one image in a service: it cannot be in the bank and outside it.
+    test = [
+        file
+        for kind in sorted(layout.test)
+        for file in layout.test[kind]
+        if file in pool.row_of and pool.row_of[file] not in banked
+    ]
     is_stranger = np.array([file.parent.name not in case.normal for file in test])
-    rows, asked = pool.rows(bank), np.array([pool.row_of[file] for file in test])
+    asked = np.array([pool.row_of[file] for file in test], np.int64)
     if client.exists(path):
         raise BenchmarkRefused(f"Collection `{COLLECTION}` must not exist at {client.where}; delete it first.")
     about = client.put(path, {**settings, "metric": METRICS[0]})
@@ -67,11 +79,16 @@ def compare(
         report = ingest_pictures(client, COLLECTION, _pictures(bank), advance)
         if report.refused:
             raise BenchmarkRefused(f"The service must take every bank image; it refused {report.refused[0]}.")
+        if is_stored:
+            ingest_pictures(client, COLLECTION, _pictures(test, role="unlabelled"), advance)
         found = []
         for metric in METRICS:
             client.patch(path, {"metric": metric})
             for k in KS:
-                served = _served(client, test, k, advance)
+                if is_stored:
+                    served = _served_ids(client, [pool.sha256[row] for row in asked], k, advance)
+                else:
+                    served = _served(client, test, k, advance)
                 reference = reference_scores(pool.vectors[rows], pool.vectors[asked], k, metric)
                 found.append(_compared(metric, k, served, reference, is_stranger, rows.size))
         return found
@@ -95,7 +112,7 @@ def reference_text(found: dict[str, Any]) -> list[str]:
     first = found["comparisons"][0]
     words = (
         f"Data: {found['data']}, `{found['case']}` normal; bank of {first['bank']} images, {first['normal']} normal "
-        f"and {first['strangers']} strange test images, all as files through HTTP. The bar is a difference below {BAR}."
+        f"and {first['strangers']} strange test images, all through HTTP. The bar is a difference below {BAR}."
     )
     return [words, "", *table(head, rows)]
 
@@ -134,5 +151,16 @@ def _served(client: Client, test: list[Path], k: int, advance: Advance | None) -
     return np.array(scores, np.float64)
 
 
-def _pictures(files: list[Path]) -> list[Picture]:
-    return [Picture(file.name, file.read_bytes) for file in files]
+def _served_ids(client: Client, ids: list[str], k: int, advance: Advance | None) -> NDArray[np.float64]:
+    scores: list[float] = []
+    for start in range(0, len(ids), IDS_AT_ONCE):
+        some = ids[start : start + IDS_AT_ONCE]
+        answer = client.post(f"{client.collection(COLLECTION)}/anomaly", {"ids": some, "k": k, "neighbours": 0})
+        scores.extend(result["score"] for result in answer["results"])
+        if advance is not None:
+            advance(len(some))
+    return np.array(scores, np.float64)
+
+
+def _pictures(files: list[Path], **facts: str) -> list[Picture]:
+    return [Picture(file.name, file.read_bytes, dict(facts)) for file in files]

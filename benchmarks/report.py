@@ -65,7 +65,11 @@ def accuracy_text(found: dict[str, Any]) -> list[str]:
 
 
 def _plain(part: dict[str, Any]) -> list[str]:
-    rates = [one["requested"] for one in part["cases"][0]["rates"]]
+    measured = [one for one in part["cases"] if "skipped" not in one]
+    skipped = dict.fromkeys(one["skipped"] for one in part["cases"] if "skipped" in one)
+    if not measured:
+        return [*skipped, ""]
+    rates = [one["requested"] for one in measured[0]["rates"]]
     head = ["case", "ROC-AUC", "average precision", "FPR at 95 % TPR", "bank", "normal", "strange", "seconds"]
     rows = [
         [
@@ -74,7 +78,7 @@ def _plain(part: dict[str, Any]) -> list[str]:
             *(str(one[name]) for name in ("bank", "normal", "strangers")),
             f"{sum(one['seconds'].values()):.2f}",
         ]
-        for one in part["cases"]
+        for one in measured
     ]
     rows += [
         [
@@ -88,12 +92,12 @@ def _plain(part: dict[str, Any]) -> list[str]:
     kept = [
         [label, *(percent(rate[what]) for rate in one["rates"] for what in ("promised", "observed", "found"))]
         for label, one in [
-            *((_named(one), one) for one in part["cases"]),
+            *((_named(one), one) for one in measured),
             *((f"**mean** {one['variant']}", one) for one in part["means"]),
         ]
     ]
     words = "False alarms: rate asked for, promised, observed on normal test images; strangers found."
-    return [*table(head, rows), words, "", *table(["case", *promised], kept)]
+    return [*table(head, rows), words, "", *table(["case", *promised], kept), *skipped, *([""] if skipped else [])]
 
 
 def _contaminated(part: dict[str, Any], plan: dict[str, Any]) -> list[str]:

@@ -211,14 +211,13 @@ def _say_next(server: str | None, data: Path | None, written: dict[str, list[Pat
     line("What to try next:")
     if server is None:
         line(f"  oddity serve{'' if data is None else f' --data {data}'}")
-    strange = written["demo-digits"][1]
-    line("Does it belong?")
-    line(f"  curl -F files=@{strange} '{url}/v1/collections/demo-digits/anomaly?false_alarm_rate=0.05'")
+    digits, textures = (" ".join(f"-F files=@{path}" for path in paths) for paths in written.values())
+    line("Do they belong?")
+    line(f"  curl {digits} '{url}/v1/collections/demo-digits/anomaly?false_alarm_rate={FALSE_ALARM_RATE}'")
     line("What looks like it?")
-    line(f"  curl -F files=@{strange} '{url}/v1/collections/demo-digits/query?k=5'")
+    line(f"  curl -F files=@{written['demo-digits'][1]} '{url}/v1/collections/demo-digits/query?k=5'")
     line("Does this set belong?")
-    both = " ".join(f"-F files=@{path}" for path in written["demo-textures"])
-    line(f"  curl {both} '{url}/v1/collections/demo-textures/groups/anomaly?pooling=mean'")
+    line(f"  curl {textures} '{url}/v1/collections/demo-textures/groups/anomaly?pooling=mean'")
     line("Your own images:")
     where = f" --server {server}" if server else f" --data {data}" if data else ""
     line(f"  oddity ingest DIR --collection mine{where}")

@@ -111,6 +111,9 @@ def _writable(out: Path) -> Iterator[IO[str]]:
         return
     part = out.with_name(out.name + ".part")
     part.parent.mkdir(parents=True, exist_ok=True)
-    with part.open("w", newline="", encoding="utf-8") as file:
-        yield file
-    part.replace(out)
+    try:
+        with part.open("w", newline="", encoding="utf-8") as file:
+            yield file
+        part.replace(out)
+    finally:
+        part.unlink(missing_ok=True)

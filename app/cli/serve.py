@@ -1,5 +1,6 @@
 """`oddity serve`: the service in one process."""
 
+import logging
 import socket
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from app.cli.client import folder_settings
 from app.cli.console import messages
 from app.cli.options import DataOption
 from app.main import create_app
+from app.observe import log_to_stderr
 from app.settings import Settings
 
 SHUTDOWN_S = 30
@@ -27,17 +29,25 @@ def serve(
 ) -> None:
     """Run the service until Ctrl-C. The record is migrated and the data folder made when needed."""
     settings = folder_settings(data)
+    log_to_stderr(settings.log_level)
+    logging.getLogger("oddity").info("settings", extra={"facts": settings.model_dump(mode="json")})
+    announced_server(settings, host, port).run()
+
+
+def announced_server(settings: Settings, host: str, port: int) -> "AnnouncedServer":
+    """A server of this data folder, ready to run."""
     app = create_app(settings)
+    # Requests are logged by the application itself.
     config = uvicorn.Config(
         app,
         host=host,
         port=port,
-        log_level=settings.log_level,
+        log_level="warning",
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=SHUTDOWN_S,
     )
-    AnnouncedServer(config, app, settings).run()
+    return AnnouncedServer(config, app, settings)
 
 
 class AnnouncedServer(uvicorn.Server):
@@ -47,6 +57,7 @@ class AnnouncedServer(uvicorn.Server):
         super().__init__(config)
         self._app = app
         self._settings = settings
+        self.is_announced = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, then announce."""
@@ -64,6 +75,7 @@ class AnnouncedServer(uvicorn.Server):
                 f"There is no collection yet. In another terminal, try: oddity demo --server {url}",
                 soft_wrap=True,
             )
+        self.is_announced = True
 
     async def _is_empty(self) -> bool:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(self._app), base_url="http://oddity") as http:

@@ -6,6 +6,7 @@ if nothing had happened. Under a StepBudget the result is the same bit for bit, 
 of threads; under a TimeBudget it depends on how fast the machine was.
 """
 
+import copy
 import hashlib
 import json
 import math
@@ -187,8 +188,7 @@ class _Run:
             )
         use_threads(config.threads)
         self._student = self._new_student()
-        self._average = self._new_student()
-        self._average.load_state_dict(self._student.state_dict())
+        self._average = copy.deepcopy(self._student)
         self._optimizer = _optimizer(self._student, config)
         self._identity = _identity(config, self._set, self._targets)
         self.step = 0

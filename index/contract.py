@@ -59,7 +59,16 @@ class VectorIndex(Protocol):
     @property
     def width(self) -> int: ...
 
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes reserved for rows and ids."""
+        ...
+
     def __len__(self) -> int: ...
+
+    def reserve(self, extra: int) -> None:
+        """Claim room for so many more rows at once, so that adding them moves none of those already there."""
+        ...
 
     def ids(self) -> NDArray[np.int64]:
         """All ids, ascending; a copy."""

@@ -82,6 +82,11 @@ class RowStore:
         """Bytes reserved for rows and ids."""
         return sum(column.reserved_bytes for column in self._columns())
 
+    def reserve(self, extra: int) -> None:
+        """Claim room for so many more rows. See `VectorIndex.reserve`."""
+        for column in self._columns():
+            column.reserve(extra)
+
     def ids(self) -> NDArray[np.int64]:
         """All ids, ascending; a copy."""
         return self._ascending.values.copy()

@@ -240,7 +240,7 @@ class NearestRows:
         One matrix product; in a large bank it leaves a handful of rows to measure. Its rounding is bounded,
         and the bound is doubled to cover that of the distances it is compared with.
         """
-        if self.ids.size == 0:
+        if not (self._complete | (self._known > 0)).any():  # all are still to be searched, as while a bank loads
             return np.zeros(0, dtype=np.intp)
         newcomers = self._as_sighted(vectors)
         row_squares = (self._sighted.astype(np.float64) ** 2).sum(axis=1)

@@ -120,3 +120,19 @@ def test_importing_the_package_does_not_load_faiss():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
     code = "import sys, index; index.kmeans; sys.exit('faiss' not in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_reserving_moves_nothing_afterwards_and_changes_no_answer() -> None:
+    random = np.random.default_rng(3)
+    rows = random.standard_normal((300, 8)).astype(np.float32)
+    plain, reserved = RowStore(width=8, metric=Metric.L2), RowStore(width=8, metric=Metric.L2)
+    for index in (plain, reserved):
+        index.add(np.arange(10), rows[:10])
+    reserved.reserve(290)
+    room = reserved.memory_bytes
+    for start in range(10, 300, 29):
+        for index in (plain, reserved):
+            index.add(np.arange(start, start + 29)[: 300 - start], rows[start : start + 29])
+    assert reserved.memory_bytes == room
+    assert plain.memory_bytes != room, "growing by itself makes steps of another size"
+    np.testing.assert_array_equal(plain.vectors(plain.ids()), reserved.vectors(reserved.ids()))

@@ -70,6 +70,8 @@ def compare(
     ]
     is_stranger = np.array([file.parent.name not in case.normal for file in test])
     asked = np.array([pool.row_of[file] for file in test], np.int64)
+    if rows.size <= max(KS):
+        raise BenchmarkRefused(f"The bank must hold more than {max(KS)} images; got {rows.size}.")
     if client.exists(path):
         raise BenchmarkRefused(f"Collection `{COLLECTION}` must not exist at {client.where}; delete it first.")
     about = client.put(path, {**settings, "metric": METRICS[0]})

@@ -1,0 +1,47 @@
+"""`oddity bench` on the command line."""
+
+import json
+from pathlib import Path
+
+from tests.app.cli.conftest import Oddity, oddity, quick
+
+__all__ = ["oddity", "quick"]
+
+
+def test_accuracy_writes_json_and_markdown(oddity: Oddity, digits: Path, tmp_path: Path) -> None:
+    ran = oddity(
+        "bench", "accuracy", digits, "--limit", 8, "--protocol", "images", "--normal", "0", "--out", tmp_path / "o",
+        "--data", tmp_path / "d", "--rate", 0.1, "--metric", "l2", "--json",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    found = json.loads(ran.out)
+    assert found["plan"]["rates"] == [0.1]
+    assert found["plan"]["metric"] == "l2"
+    name = f"accuracy-{digits.name}"
+    assert json.loads((tmp_path / "o" / f"{name}.json").read_text())["data"] == found["data"]
+    assert "ROC-AUC" in (tmp_path / "o" / f"{name}.md").read_text()
+
+
+def test_reference_agrees(oddity: Oddity, digits: Path, tmp_path: Path) -> None:
+    ran = oddity("bench", "reference", digits, "--limit", 8, "--normal", "0", "--out", tmp_path / "o", "--stored")
+    assert ran.code == 0, ran.err
+    assert "scikit-learn" in ran.out
+
+
+def test_a_bank_smaller_than_k_is_a_sentence(oddity: Oddity, digits: Path, tmp_path: Path) -> None:
+    ran = oddity("bench", "reference", digits, "--limit", 5, "--normal", "0", "--out", tmp_path / "o", "--stored")
+    assert ran.code == 1
+    assert "more than 5 images" in ran.err
+
+
+def test_a_folder_of_another_layout_is_a_sentence(oddity: Oddity, tmp_path: Path) -> None:
+    ran = oddity("bench", "accuracy", tmp_path, "--out", tmp_path / "o")
+    assert ran.code == 1
+    assert "must hold train/<kind>/" in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_missing_weights_are_a_sentence(oddity: Oddity, digits: Path, tmp_path: Path) -> None:
+    ran = oddity("bench", "accuracy", digits, "--weights", "file:nowhere.safetensors", "--out", tmp_path / "o")
+    assert ran.code == 1
+    assert "nowhere.safetensors" in ran.err

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from index import Metric, kmeans, make_index
+import index
+from index import Metric, make_index
 from models.errors import BankTooSmall, ParameterInvalid
 from models.leave_one_out import Progress
 from models.methods.dn2.maths import unit_rows
@@ -67,7 +68,7 @@ def kmeans_bank(
             vectors=vectors.copy(), ids=ids.copy(), sizes=np.ones(ids.size, dtype=np.int64), radius=0.0
         )
     points = unit_rows(vectors) if metric is Metric.COSINE else np.asarray(vectors, dtype=np.float32)
-    centres, _ = kmeans(points, n_centres, seed=seed, iterations=iterations)
+    centres, _ = index.kmeans(points, n_centres, seed=seed, iterations=iterations)
     return _standing_for(ids, vectors, centres, metric)
 
 
@@ -194,13 +195,13 @@ def _standing_for(
     metric: Metric,
     own_ids: NDArray[np.int64] | None = None,
 ) -> CompressedBank:
-    index = make_index("flat", width=vectors.shape[1], metric=metric)
-    index.add(np.arange(kept.shape[0], dtype=np.int64), kept)
+    standins = make_index("flat", width=vectors.shape[1], metric=metric)
+    standins.add(np.arange(kept.shape[0], dtype=np.int64), kept)
     to_own = np.empty(ids.size, dtype=np.float32)
     standing = np.empty(ids.size, dtype=np.int64)
     for start in range(0, ids.size, _ROWS):
         rows = slice(start, start + _ROWS)
-        found = index.search(vectors[rows], 1)
+        found = standins.search(vectors[rows], 1)
         standing[rows], to_own[rows] = found.ids[:, 0], found.distances[:, 0]
     if own_ids is None:
         images = make_index("flat", width=vectors.shape[1], metric=metric)

@@ -1,6 +1,7 @@
 """Joins all parts into the ASGI application."""
 
 import os
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -21,6 +22,8 @@ from app.groups.endpoints import router as groups_router
 from app.health.endpoints import router as health_router
 from app.idempotency import Idempotency
 from app.images.endpoints import router as images_router
+from app.importing.endpoints import router as importing_router
+from app.importing.service import HANDLERS as IMPORTING
 from app.jobs.endpoints import router as jobs_router
 from app.jobs.runner import Runner
 from app.limits import Slots
@@ -32,12 +35,13 @@ from app.settings import Settings
 from app.shelf import Shelf
 from app.storage import ImageStore
 from app.upkeep.endpoints import router as upkeep_router
-from app.upkeep.service import HANDLERS
+from app.upkeep.service import HANDLERS as UPKEEP
 from index import set_threads
 
 ROUTERS = (
     page_router,
     collections_router,
+    importing_router,
     images_router,
     scoring_router,
     groups_router,
@@ -48,6 +52,9 @@ ROUTERS = (
     jobs_router,
     health_router,
 )
+HANDLERS = {**UPKEEP, **IMPORTING}
+# These write what they receive to a file, under limits of their own.
+UPLOADS = re.compile(r"/v1/collections/[^/]+/(images/import|restore)")
 
 
 def open_core(settings: Settings, clock: Clock = utc_now) -> Core:
@@ -101,7 +108,7 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
         dependencies=[Depends(refuse_unknown_parameters)],
     )
     errors.install(app)
-    app.add_middleware(BodyLimit, limit_bytes=settings.body_limit_bytes)
+    app.add_middleware(BodyLimit, limit_bytes=settings.body_limit_bytes, apart=UPLOADS)
     app.add_middleware(observe.RequestLog)
     app.mount("/static", StaticFiles(packages=[("app", "static")]), name="static")
     for router in ROUTERS:

@@ -37,5 +37,16 @@ def images_body(**fields: str) -> dict[str, Any]:
     }
 
 
+def file_body(field: str, description: str, kinds: list[str], **fields: str) -> dict[str, Any]:
+    """One large file, as a part of a form or as the whole body, with these further fields (name -> what it is)."""
+    properties: dict[str, Any] = {name: {"type": "string", "description": text} for name, text in fields.items()}
+    file = {"type": "string", "format": "binary", "description": description}
+    form = {"schema": {"type": "object", "properties": {field: file, **properties}}}
+    raw = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in kinds}
+    document = {"schema": {"type": "object", "properties": _any(fields)}}
+    content = {"multipart/form-data": form, **raw, "application/json": document}
+    return {"requestBody": {"required": True, "content": content}}
+
+
 def _any(fields: dict[str, str]) -> dict[str, Any]:
     return {name: {"description": text} for name, text in fields.items()}

@@ -71,5 +71,11 @@ def change_held(session: Session, job_id: str, owner: str, **values: Any) -> boo
     return session.execute(statement).scalar_one_or_none()
 
 
+def uploads_wanted(session: Session) -> set[str]:
+    """Names of the uploaded files that jobs still to be run, or running, work on."""
+    rows = session.scalars(select(JobRow.parameters).where(JobRow.state.not_in(ENDED)))
+    return {one["upload"]["name"] for one in rows if one.get("upload")}
+
+
 def _expired(now: datetime) -> ColumnElement[bool]:
     return (JobRow.state == "running") & (JobRow.lease_until < now)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from models.backbones.engine import tensor_shapes
@@ -93,7 +93,8 @@ def export_weights(weights: Mapping[str, Tensor], path: Path, *, backbone: str, 
     half = _half(weights, backbone)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
-    save_file(half, part, metadata={"backbone": backbone})
+    # Not save_file: it makes files that only their owner can read.
+    part.write_bytes(save(half, metadata={"backbone": backbone}))
     size = part.stat().st_size
     if size > WEIGHTS_BYTES_MAX:
         part.unlink()

@@ -73,6 +73,7 @@ def test_the_card_describes_the_file(weights: dict[str, Tensor], tmp_path: Path)
     assert entry["file"] == "r.safetensors" and entry["backbone"] == "resnet18" and entry["image_size"] == 32
     assert entry["mean"] == [0.485, 0.456, 0.406] and entry["weaknesses"] == ["It has seen four colours."]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["card.json", "r.safetensors"]
+    assert path.stat().st_mode == (tmp_path / "card.json").stat().st_mode  # whoever reads one reads both
 
 
 def test_exporting_again_replaces_the_entry_and_keeps_others(weights: dict[str, Tensor], tmp_path: Path) -> None:

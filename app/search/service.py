@@ -17,7 +17,7 @@ from index import Neighbours
 
 
 def query(core: Core, name: str, uploads: Sequence[Upload], parameters: QueryParameters) -> tuple[dict[str, Any], int]:
-    """For each query the nearest images, nearest first, and the status (207 when some files could not be read).
+    """For each query the nearest images, nearest first, and the status (207 when some have a problem in their place).
 
     The filter is applied before the search, never after it: k images come back whenever k of them fit. A stored image
     given as `id` or as an example is not among its own results.
@@ -26,10 +26,10 @@ def query(core: Core, name: str, uploads: Sequence[Upload], parameters: QueryPar
     _exactly_one(uploads, parameters)
     problems: dict[int, dict[str, Any]] = {}
     left_out: list[set[int]]
-    if uploads:
-        found = vectors_of(core, state, uploads, None)
+    if uploads or parameters.ids:
+        found = vectors_of(core, state, uploads, parameters.ids)
         vectors, places, problems = found.vectors, found.places, found.problems
-        left_out = [set() for _ in places]
+        left_out = [set() if entry is None else {entry.pk} for entry in found.stored]
     else:
         with state.lock.read():
             vectors, left_out = _vectors(state, parameters)
@@ -76,9 +76,9 @@ def _vectors(state: CollectionState, parameters: QueryParameters) -> tuple[NDArr
         negative = [state.entry(one).pk for one in parameters.negative or ()]
         wanted = _example_vector(_directions(state, positive), _directions(state, negative))
         return wanted[None], [set(positive) | set(negative)]
-    if stored := parameters.ids or ([parameters.id] if parameters.id else None):
-        pks = [state.entry(one).pk for one in stored]
-        return state.vectors(pks), [{pk} for pk in pks]
+    if parameters.id:
+        pk = state.entry(parameters.id).pk
+        return state.vectors([pk]), [{pk}]
     given = parameters.vectors or [parameters.vector or []]
     for place, one in enumerate(given):
         if len(one) != state.width:

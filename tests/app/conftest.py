@@ -35,6 +35,20 @@ def embedders_are_kept() -> Iterator[None]:
 
 
 @pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """One thread: two that share a busy core wait for each other longer than they compute."""
+    return settings.model_copy(update={"threads": 1})
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """One application for the tests of a module: for those that only look, or are refused, or use names of their own."""
+    settings = Settings(data=tmp_path_factory.mktemp("shared"), weights="stand-in", image_size=32, threads=1)
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture
 def serve(settings: Settings) -> Serve:
     """Starts the application on this test's folder, with settings changed as named; again and again if asked."""
 

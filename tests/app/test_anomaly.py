@@ -42,7 +42,7 @@ def ask_stored(client: TestClient, collection: str, *ids: str, **parameters: obj
 @pytest.fixture(scope="module")
 def bank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     """The same thirty images under both metrics. Tests that use it must not write."""
-    settings = Settings(data=tmp_path_factory.mktemp("bank"), weights="stand-in", image_size=32, threads=2)
+    settings = Settings(data=tmp_path_factory.mktemp("bank"), weights="stand-in", image_size=32, threads=1)
     with TestClient(create_app(settings), raise_server_exceptions=False) as client:
         for metric in METRICS:
             client.put(f"/v1/collections/{metric}", json={"metric": metric}).raise_for_status()

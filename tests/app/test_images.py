@@ -148,11 +148,11 @@ def test_a_bad_item_is_refused_in_its_place_and_the_others_are_stored(client: Te
         ('[{"metadata": {"x": ' + "[" * 100 + "]" * 100 + "}}, {}]", "invalid"),
     ],
 )
-def test_items_that_do_not_fit_the_files_store_nothing(client: TestClient, items: object, code: str) -> None:
-    client.put("/v1/collections/c")
+def test_items_that_do_not_fit_the_files_store_nothing(shared: TestClient, items: object, code: str) -> None:
+    shared.put("/v1/collections/empty")
     text = items if isinstance(items, str) else json.dumps(items)
-    problem_of(client.post(PATH, files=files(A, B), data={"items": text}), 422, code)
-    assert listed(client) == []
+    problem_of(shared.post("/v1/collections/empty/images", files=files(A, B), data={"items": text}), 422, code)
+    assert shared.get("/v1/collections/empty").json()["images"] == 0
 
 
 def test_raw_and_json_bodies(client: TestClient) -> None:
@@ -233,9 +233,9 @@ def test_a_list_is_filtered_by_role_label_group_and_metadata(client: TestClient)
         "rol=normal",
     ],
 )
-def test_a_list_refuses_what_it_does_not_know(client: TestClient, query: str) -> None:
-    client.put("/v1/collections/c")
-    problem_of(client.get(f"{PATH}?{query}"), 422)
+def test_a_list_refuses_what_it_does_not_know(shared: TestClient, query: str) -> None:
+    shared.put("/v1/collections/c")
+    problem_of(shared.get(f"{PATH}?{query}"), 422)
 
 
 def test_a_change_merges_metadata_and_clears_with_null(client: TestClient) -> None:
@@ -268,11 +268,11 @@ def test_a_change_merges_metadata_and_clears_with_null(client: TestClient) -> No
         (b'{"metadata":' + b"[" * 100_000, 400),
     ],
 )
-def test_a_change_that_cannot_be_made_changes_nothing(client: TestClient, body: bytes, status: int) -> None:
-    post(client, A, items=[{"id": "a"}])
-    before = client.get(f"{PATH}/a").json()
-    problem_of(client.patch(f"{PATH}/a", content=body, headers={"content-type": "application/json"}), status)
-    assert client.get(f"{PATH}/a").json() == before
+def test_a_change_that_cannot_be_made_changes_nothing(shared: TestClient, body: bytes, status: int) -> None:
+    post(shared, A, items=[{"id": "a"}])
+    before = shared.get(f"{PATH}/a").json()
+    problem_of(shared.patch(f"{PATH}/a", content=body, headers={"content-type": "application/json"}), status)
+    assert shared.get(f"{PATH}/a").json() == before
 
 
 def test_unknown_images_and_collections(client: TestClient) -> None:
@@ -340,10 +340,10 @@ def test_delete_by_ids_filter_role_label_group(client: TestClient) -> None:
 @pytest.mark.parametrize(
     "body", [{}, {"filter": {}}, {"filter": {"must": []}}, {"filter": None}, {"id": "a"}, {"ids": "a"}]
 )
-def test_a_delete_that_names_nothing_deletes_nothing(client: TestClient, body: object) -> None:
-    post(client, A, items=[{"id": "a"}])
-    problem_of(client.post(f"{PATH}/delete", json=body), 422)
-    assert listed(client) == ["a"]
+def test_a_delete_that_names_nothing_deletes_nothing(shared: TestClient, body: object) -> None:
+    post(shared, A, items=[{"id": "a"}])
+    problem_of(shared.post(f"{PATH}/delete", json=body), 422)
+    assert listed(shared) == ["a"]
 
 
 def test_a_write_is_seen_by_the_next_request_of_another_process(serve: Serve) -> None:

@@ -1,0 +1,222 @@
+"""Registered groups and the score of a set."""
+
+import json
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from tests.conftest import add, png
+from tests.contract.problem_shape import problem_of
+
+GROUPS = "/v1/collections/c/groups"
+DRAWN = "/v1/collections/drawn/groups"
+NAMED = "/v1/collections/named/groups"
+IMAGES = {f"n{number:02}": png(number) for number in range(60)}
+SET = [png(2000 + number) for number in range(4)]
+
+
+def files(*images: bytes) -> list:
+    return [("files", (f"{place}.png", data, "image/png")) for place, data in enumerate(images)]
+
+
+def score(client: TestClient, path: str, *images: bytes, status: int = 200, **parameters: object) -> dict:
+    answer = client.post(f"{path}/anomaly", files=files(*images), params=parameters)
+    assert answer.status_code == status, answer.text
+    return answer.json()
+
+
+def score_stored(client: TestClient, path: str, *ids: str, **parameters: object) -> dict:
+    answer = client.post(f"{path}/anomaly", json={"ids": ids, **parameters})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+@pytest.fixture(scope="module")
+def bank(shared: TestClient) -> TestClient:
+    """The same images without groups and with fifteen. Tests that use it must not write."""
+    names = list(IMAGES)
+    shared.put("/v1/collections/named", json={"metric": "l2"}).raise_for_status()
+    for collection in ("drawn", "named"):
+        add(shared, collection, IMAGES)
+    for number in range(15):
+        members = names[4 * number : 4 * number + 4]
+        assert shared.put(f"{NAMED}/g{number}", json={"ids": members}).status_code == 201
+    return shared
+
+
+@pytest.fixture
+def few(client: TestClient) -> TestClient:
+    """Six images of an application of this test's own."""
+    add(client, "c", dict(list(IMAGES.items())[:6]))
+    return client
+
+
+def test_a_group_of_stored_images_keeps_its_order_and_is_replaced_whole(few: TestClient) -> None:
+    body = {"ids": ["n03", "n01", "n02"], "metadata": {"part": 7}}
+    made = few.put(f"{GROUPS}/g", json=body)
+    assert made.status_code == 201
+    assert made.json()["members"] == ["n03", "n01", "n02"]
+    shown = {"name": "g", "members": ["n03", "n01", "n02"], "metadata": {"part": 7}}
+    assert few.get(f"{GROUPS}/g").json() == shown and few.get(GROUPS).json() == {"groups": [shown]}
+    again = few.put(f"{GROUPS}/g", json={"ids": ["n05"]})
+    assert again.status_code == 200
+    assert few.get(f"{GROUPS}/g").json() == {"name": "g", "members": ["n05"], "metadata": {}}
+    assert few.delete(f"{GROUPS}/g").status_code == 204
+    problem_of(few.get(f"{GROUPS}/g"), 404, "group_unknown")
+    problem_of(few.delete(f"{GROUPS}/g"), 404, "group_unknown")
+    assert few.get("/v1/collections/c").json()["images"] == 6  # its images stay
+
+
+def test_files_become_images_of_the_collection_tagged_with_the_group(client: TestClient) -> None:
+    client.put("/v1/collections/c")
+    items = json.dumps([{"id": "a"}, {"id": "b"}, {"id": "c"}])
+    made = client.put(f"{GROUPS}/g", files=files(SET[0], b"rubbish", SET[1]), data={"items": items})
+    assert made.status_code == 207
+    assert made.json()["members"] == ["a", "c"]
+    assert [one["id"] for one in made.json()["refused"]] == ["b"]
+    shown = {one["id"]: (one["group"], one["role"]) for one in client.get("/v1/collections/c/images").json()["images"]}
+    assert shown == {"a": ("g", "normal"), "c": ("g", "normal")}
+
+
+def test_a_known_defect_sent_again_in_a_set_stays_one(client: TestClient) -> None:
+    add(client, "c", {"a": SET[0]}, role="anomalous")
+    items = json.dumps([{"id": "a"}, {"id": "b"}])
+    assert client.put(f"{GROUPS}/g", files=files(*SET[:2]), data={"items": items}).status_code == 201
+    assert client.get("/v1/collections/c/images/a").json()["role"] == "anomalous"
+    assert client.put(f"{GROUPS}/h", files=files(SET[2]), data={"role": "example"}).status_code == 201
+    assert client.get("/v1/collections/c").json()["roles"]["example"] == 1
+
+
+def test_what_cannot_be_registered_leaves_nothing_behind(few: TestClient) -> None:
+    before = few.get("/v1/collections/c").json()
+    twins = json.dumps([{"id": "new"}, {"id": "new"}])
+    for answer in (
+        few.put(f"{GROUPS}/g", json={"ids": ["n01", "n01"]}),
+        few.put(f"{GROUPS}/g", files=files(SET[0], SET[0])),
+        few.put(f"{GROUPS}/g", files=files(SET[0], SET[1]), data={"items": twins}),
+    ):
+        problem_of(answer, 422, "group_repeats_image")
+    missing = problem_of(few.put(f"{GROUPS}/g", json={"ids": ["n01", "nobody"]}), 404, "image_unknown")
+    assert missing["missing"] == ["nobody"]
+    for answer in (
+        few.put(f"{GROUPS}/g", json={}),
+        few.put(f"{GROUPS}/g", json={"ids": []}),
+        few.put(f"{GROUPS}/g", files=files(SET[0]), data={"ids": '["n01"]'}),
+        few.put(f"{GROUPS}/a b", json={"ids": ["n01"]}),
+        few.put(f"{GROUPS}/g", json={"ids": ["n01"], "colour": "red"}),
+        few.put(f"{GROUPS}/g", json={"ids": ["n01"], "metadata": []}),
+    ):
+        problem_of(answer, 422)
+    assert few.get(GROUPS).json() == {"groups": []}
+    assert few.get("/v1/collections/c").json()["images"] == before["images"]
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max"])
+def test_the_order_of_a_set_does_not_matter(bank: TestClient, pooling: str) -> None:
+    """Stored images: the same vectors in another order must give the same bits."""
+    ids = ["n01", "n30", "n07", "n44", "n12"]
+    forward, backward = (score_stored(bank, DRAWN, *order, pooling=pooling) for order in (ids, ids[::-1]))
+    assert forward["score"] == backward["score"] and forward["p_value"] == backward["p_value"]
+    assert forward["neighbours"] == backward["neighbours"]
+    shares = [one["share"] for one in forward["members"]]
+    np.testing.assert_allclose(shares, [one["share"] for one in backward["members"]][::-1], rtol=1e-9)
+
+
+def test_the_order_matters_to_concat(bank: TestClient) -> None:
+    ids = ["n01", "n30", "n07"]
+    forward, backward = (score_stored(bank, DRAWN, *order, pooling="concat") for order in (ids, ids[::-1]))
+    assert forward["score"] != backward["score"]
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max", "concat"])
+@pytest.mark.parametrize("is_registered", [True, False])
+def test_shares_sum_to_one_and_keep_the_order_of_the_files(bank: TestClient, pooling: str, is_registered: bool) -> None:
+    answer = score(bank, NAMED if is_registered else DRAWN, *SET, pooling=pooling)
+    assert answer["reference"] == ("registered" if is_registered else "drawn")
+    assert answer["pooling"] == pooling and answer["scorer"] == "group"
+    assert answer["calibration"]["n"] == (15 if is_registered else 30 // 4)
+    assert len(answer["members"]) == 4
+    assert sum(one["share"] for one in answer["members"]) == pytest.approx(1, abs=1e-9)
+    assert (answer["anomalous"] is None) == (not is_registered)  # 7 sets are too few for a verdict, 15 are enough
+    assert 0 < answer["p_value"] <= 1 and answer["score"] > 0
+    if is_registered:
+        assert {near["id"] for near in answer["neighbours"]} < {f"g{number}" for number in range(15)}
+    else:
+        assert all(near["id"] is None and len(near["members"]) == 4 for near in answer["neighbours"])
+
+
+def test_the_score_of_a_registered_set_against_a_reference_computed_here(bank: TestClient) -> None:
+    core = bank.app.state.core
+    state = core.shelf.get("named")
+    pooled = np.stack(
+        [
+            state.vectors([state.pk_of[one] for one in list(IMAGES)[4 * number : 4 * number + 4]]).astype(float).mean(0)
+            for number in range(15)
+        ]
+    )
+    embedder = core.embedders.get_default()
+    query = core.embedders.embed(embedder, core.embedders.prepare(embedder.embedder, SET)).astype(float).mean(0)
+    answer = score(bank, NAMED, *SET, k=2)
+    far = np.sort(np.linalg.norm(pooled - query, axis=1))
+    assert answer["score"] == pytest.approx(far[:2].mean(), rel=1e-4)
+    between = np.linalg.norm(pooled[:, None] - pooled[None], axis=2)
+    np.fill_diagonal(between, np.inf)
+    calibration = np.sort(between, axis=1)[:, :2].mean(axis=1)
+    assert answer["p_value"] == pytest.approx((1 + (calibration >= answer["score"]).sum()) / 16)
+
+
+def test_sets_of_different_sizes(bank: TestClient) -> None:
+    for size in (1, 2, 5):
+        assert len(score(bank, DRAWN, *(SET * 2)[:size])["members"]) == size
+    for size in (1, 3, 6):
+        assert len(score(bank, NAMED, *(SET * 2)[:size], pooling="mean")["members"]) == size
+    problem_of(bank.post(f"{NAMED}/anomaly?pooling=concat", files=files(*SET[:3])), 422, "set_size_mismatch")
+
+
+def test_a_set_too_large_for_the_bank_is_told_how_many_images_are_needed(bank: TestClient) -> None:
+    answer = bank.post(f"{DRAWN}/anomaly", json={"ids": list(IMAGES)[:40]})
+    assert "80" in problem_of(answer, 409, "bank_too_small")["detail"]
+
+
+def test_a_bad_file_has_its_problem_in_place_and_the_others_are_scored(bank: TestClient) -> None:
+    answer = score(bank, DRAWN, SET[0], b"rubbish", SET[1], status=207)
+    assert answer["members"][1]["problem"]["code"] == "image_unreadable"
+    assert answer["members"][0]["share"] + answer["members"][2]["share"] == pytest.approx(1, abs=1e-9)
+    problem_of(bank.post(f"{DRAWN}/anomaly", files=files(b"rubbish")), 422, "no_images")
+
+
+def test_a_registered_group_counts_from_the_next_request(client: TestClient) -> None:
+    names = list(IMAGES)[:20]
+    add(client, "c", {name: IMAGES[name] for name in names})
+    for number in range(9):
+        client.put(f"{GROUPS}/g{number}", json={"ids": names[number : number + 1]}).raise_for_status()
+    assert score(client, GROUPS, SET[0])["reference"] == "drawn"
+    client.put(f"{GROUPS}/g9", json={"ids": ["n19"]})
+    assert score(client, GROUPS, SET[0])["reference"] == "registered"
+    client.delete(f"{GROUPS}/g9")
+    assert score(client, GROUPS, SET[0])["reference"] == "drawn"
+
+
+def test_a_deleted_image_leaves_its_group(few: TestClient) -> None:
+    few.put(f"{GROUPS}/g", json={"ids": ["n01", "n02"]})
+    few.delete("/v1/collections/c/images/n01")
+    assert few.get(f"{GROUPS}/g").json()["members"] == ["n02"]
+
+
+def test_the_false_alarm_rate_is_a_matter_of_the_request(bank: TestClient) -> None:
+    strict, loose = (score(bank, NAMED, *SET, false_alarm_rate=rate) for rate in (0.07, 0.5))
+    assert strict["score"] == loose["score"]
+    assert strict["calibration"]["threshold"] > loose["calibration"]["threshold"]
+
+
+@pytest.mark.parametrize("parameters", [{"pooling": "sum"}, {"k": 0}, {"heatmap": True}, {"neighbours": -1}])
+def test_what_cannot_be_asked_is_refused(bank: TestClient, parameters: dict) -> None:
+    problem_of(bank.post(f"{DRAWN}/anomaly", json={"ids": ["n01"], **parameters}), 422)
+
+
+def test_banks_of_sets_do_not_pile_up(bank: TestClient) -> None:
+    for size in range(1, 15):
+        score_stored(bank, DRAWN, *list(IMAGES)[:size])
+    kept = [one for one in bank.app.state.core.shelf.get("drawn").cache if one[0] == "group"]
+    assert len(kept) == 8 and ("group", "mean", 14, 2) in kept

@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi.testclient import TestClient
+from sqlalchemy.orm import Session
+from starlette.testclient import TestClient
 
 from app.collections import service as collections
 from app.collections.repository import add_embedding, next_sequence
@@ -20,7 +21,7 @@ from app.collections.settings import CollectionSettings
 from app.core import Core
 from app.db.tables import CollectionRow
 from app.errors import Conflict, NotFound
-from app.jobs import endpoints, service
+from app.jobs import endpoints, repository, service
 from app.jobs.context import JobContext
 from app.jobs.runner import ATTEMPTS_MAX, Handler, Runner
 from app.main import close_core, create_app, open_core
@@ -186,6 +187,23 @@ def test_a_worker_waits_for_the_lease_of_another_and_then_runs_the_job_again(cor
     assert service.get_job(core, job_id)["result"] == {"by": "second"}, "who lost the lease has no say"
 
 
+def test_a_worker_that_lost_its_lease_has_no_say_while_the_next_one_works(core: Core, wall: Wall) -> None:
+    first, second = Held(), Held()
+    job_id = submit(core)
+    lost = in_thread(lambda: Runner(core, {"work": first}).run_one())
+    assert first.begun.wait(PATIENCE_S)
+    wall.advance(31)
+    holder = in_thread(lambda: Runner(core, {"work": second}).run_one())
+    assert second.begun.wait(PATIENCE_S)
+    first.go_on.set()
+    lost.join()
+    job = service.get_job(core, job_id)
+    assert (job["state"], job["result"], job["attempts"]) == ("running", None, 2)
+    second.go_on.set()
+    holder.join()
+    assert service.get_job(core, job_id)["state"] == "succeeded"
+
+
 def test_a_worker_that_lost_its_lease_commits_nothing(core: Core, wall: Wall) -> None:
     collection_id = bare_collection(core)
     begun, go_on = threading.Event(), threading.Event()
@@ -248,7 +266,7 @@ def test_a_silent_job_keeps_its_lease(core: Core, wall: Wall) -> None:
 
 def _lease_until(core: Core, job_id: str) -> datetime:
     with core.database.read() as session:
-        row = service.repository.find(session, job_id)
+        row = repository.find(session, job_id)
         assert row is not None
         assert row.lease_until is not None
         return row.lease_until
@@ -430,6 +448,25 @@ def test_a_worker_wakes_for_a_new_job(core: Core) -> None:
     second = submit(core)
     runner.wake()
     until(lambda: service.has_ended(service.get_job(core, second)))
+    runner.stop()
+
+
+def test_an_idle_worker_rests(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[datetime] = []
+    look = repository.is_work_waiting
+
+    def counted(session: Session, kinds: Collection[str], now: datetime) -> bool:
+        looks.append(now)
+        return look(session, kinds, now)
+
+    monkeypatch.setattr(repository, "is_work_waiting", counted)
+    runner = Runner(core, {"work": answering()}, poll_s=10 * PATIENCE_S)
+    runner.start()
+    until(lambda: len(looks) == 1)
+    runner.wake()
+    until(lambda: len(looks) >= 2)
+    threading.Event().wait(0.2)
+    assert len(looks) == 2, "woken once, it looks once"
     runner.stop()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from app.db.tables import GroupMemberRow, GroupRow
+from app.db.tables import DeletionRow, GroupMemberRow, GroupRow
 
 
 def find(session: Session, collection_id: int, name: str) -> GroupRow | None:
@@ -39,6 +39,7 @@ def put(
     return is_new
 
 
-def remove(session: Session, row: GroupRow) -> None:
-    """Forget a group; its images stay."""
+def remove(session: Session, row: GroupRow, sequence: int) -> None:
+    """Forget a group and note it for followers; its images stay."""
     session.execute(delete(GroupRow).where(GroupRow.id == row.id))
+    session.add(DeletionRow(collection_id=row.collection_id, group_pk=row.id, sequence=sequence))

@@ -96,11 +96,11 @@ def delete_group(core: Core, name: str, group: str) -> None:
     """Forget a group; its images stay. Raises NotFound."""
     state = core.shelf.get(name)
     with core.database.write() as session:
-        next_sequence(session, state.id, core.clock())
+        sequence = next_sequence(session, state.id, core.clock())
         row = repository.find(session, state.id, group)
         if row is None:
             raise NotFound(f"Collection `{name}` has no group `{group}`.", "group_unknown")
-        repository.remove(session, row)
+        repository.remove(session, row, sequence)
     core.shelf.follow(state)
 
 

@@ -13,6 +13,7 @@ from benchmarks.embedding import Advance, Pool, embed_files
 from benchmarks.errors import BenchmarkRefused, TooFewSets
 from benchmarks.folders import Case, Layout, cases, read_layout
 from benchmarks.protocols import Rows, measure_contaminated, measure_images, measure_sets, plant
+from index import Metric
 from models.backbones.embedder import EmbeddingSpec
 from models.errors import BankTooSmall
 from models.methods.dn2 import DN2Params
@@ -62,6 +63,8 @@ def measure_accuracy(
     unknown = sorted(set(plan.protocols) - set(PROTOCOLS))
     if unknown or not plan.protocols:
         raise BenchmarkRefused(f"`protocol` must be among {', '.join(PROTOCOLS)}; got {', '.join(unknown) or 'none'}.")
+    if plan.metric not in tuple(Metric):
+        raise BenchmarkRefused(f"`metric` must be one of {', '.join(Metric)}; got {plan.metric}.")
     layout = read_layout(folder, plan.limit)
     chosen = cases(layout, together=plan.together, normal=plan.normal)
     started = time.perf_counter()
@@ -100,7 +103,7 @@ def recovered(clean: float, contaminated: float, cleaned: float) -> float | None
 
 
 def _measure(protocol: str, layout: Layout, case: Case, pool: Pool, plan: AccuracyPlan) -> list[dict[str, Any]]:
-    params = DN2Params(k=plan.k, metric=plan.metric, normalize=plan.normalize)
+    params = DN2Params(k=plan.k, metric=Metric(plan.metric), normalize=plan.normalize)
     bank = _bank(layout, case, pool, plan)
     normal, strangers = _test(layout, case, pool)
     facts = {"case": case.name, "test_images_in_bank": int(np.isin(normal, bank).sum())}
@@ -121,12 +124,20 @@ def _measure_sets(
         for pooling in plan.poolings:
             variant = f"{size} images, {pooling}"
             random = _random(plan, SETS_DRAW, case)
-            asked = {"size": size, "fraction": plan.fraction, "pooling": pooling, "random": random}
             try:
-                yield {
-                    "variant": variant,
-                    **measure_sets(pool, bank, normal, strangers, params, plan.rates, **asked),
-                }
+                found = measure_sets(
+                    pool,
+                    bank,
+                    normal,
+                    strangers,
+                    params,
+                    plan.rates,
+                    size=size,
+                    fraction=plan.fraction,
+                    pooling=pooling,
+                    random=random,
+                )
+                yield {"variant": variant, **found}
             except (TooFewSets, BankTooSmall) as error:
                 yield {"variant": variant, "skipped": str(error)}
 

@@ -32,7 +32,8 @@ def reference_scores(
     Shapes: bank (N, D), queries (Q, D) -> (Q,).
     """
     name = {"cosine": "cosine", "l2": "euclidean"}[metric]
-    nearest = NearestNeighbors(n_neighbors=k, metric=name, algorithm="brute").fit(bank.astype(np.float64))
+    nearest = NearestNeighbors(n_neighbors=k, metric=name, algorithm="brute")  # type: ignore[no-untyped-call]
+    nearest.fit(bank.astype(np.float64))
     distances, _ = nearest.kneighbors(queries.astype(np.float64))
     means: NDArray[np.float64] = distances.mean(axis=1)
     return means

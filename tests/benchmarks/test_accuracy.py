@@ -68,9 +68,11 @@ def test_several_classes_together(digits: Path, embedders: Embedders, cache: Pat
     assert (case["case"], case["bank"], case["normal"], case["strangers"]) == ("1+7", 20, 20, 80)
 
 
-def test_an_unknown_protocol_is_refused(digits: Path, embedders: Embedders, cache: Path) -> None:
+def test_an_unknown_protocol_or_metric_is_refused(digits: Path, embedders: Embedders, cache: Path) -> None:
     with pytest.raises(BenchmarkRefused, match="got magic"):
         measure_accuracy(digits, embedders, SPEC, AccuracyPlan(protocols=("magic",)), cache)
+    with pytest.raises(BenchmarkRefused, match="got city"):
+        measure_accuracy(digits, embedders, SPEC, AccuracyPlan(metric="city"), cache)
 
 
 def test_a_report_names_command_machine_commit_and_weights(

@@ -10,6 +10,8 @@ from sqlalchemy.orm import Session
 from app.db.tables import CollectionRow, EmbeddingRow, ImageRow
 from app.errors import NotFound
 
+HIDDEN = "/"  # begins the name of a collection that is not complete yet; no caller can ask for such a name
+
 
 def find(session: Session, name: str) -> CollectionRow | None:
     """The collection of this name, if there is one."""
@@ -26,7 +28,12 @@ def require(session: Session, name: str) -> CollectionRow:
 
 def page(session: Session, after: str, limit: int) -> Sequence[CollectionRow]:
     """Collections in order of name, after this name."""
-    statement = select(CollectionRow).where(CollectionRow.name > after).order_by(CollectionRow.name).limit(limit)
+    statement = (
+        select(CollectionRow)
+        .where(CollectionRow.name > after, ~CollectionRow.name.startswith(HIDDEN))
+        .order_by(CollectionRow.name)
+        .limit(limit)
+    )
     return session.scalars(statement).all()
 
 

@@ -32,7 +32,7 @@ def put_collection(
     if if_match is not None:
         raise PreconditionFailed(f"There is no collection `{name}` that If-Match could name.")
     settings = CollectionSettings(**{**_defaults(core), **given})
-    facts = _embedding_facts(core, settings)
+    facts = embedding_facts(core, settings)
     now = core.clock()
     with core.database.write() as session:
         if repository.find(session, name) is None:
@@ -56,7 +56,7 @@ def patch_collection(core: Core, name: str, given: dict[str, Any], if_match: str
         before = CollectionSettings(**row.settings)
     after = CollectionSettings(**{**before.model_dump(), **given})
     changed = [one for one in EMBEDDING_FIELDS if getattr(before, one) != getattr(after, one)]
-    facts = _embedding_facts(core, after) if changed else None
+    facts = embedding_facts(core, after) if changed else None
     now = core.clock()
     with core.database.write() as session:
         row = repository.require(session, name)
@@ -122,8 +122,12 @@ def _defaults(core: Core) -> dict[str, Any]:
     }
 
 
-def _embedding_facts(core: Core, settings: CollectionSettings) -> dict[str, Any]:
-    """Loads the embedder, so that a collection that could never embed is refused when it is made."""
+def embedding_facts(core: Core, settings: CollectionSettings) -> dict[str, Any]:
+    """What the record keeps of the embedding that these settings ask for.
+
+    Loads the embedder, so that a collection that could never embed is refused when it is made. Raises Invalid,
+    WeightsMissing, WeightsDamaged, ParameterInvalid.
+    """
     named = settings.weights.removeprefix("file:")
     is_callers = settings.weights.startswith("file:") and settings.weights != core.embedders.default_weights
     if is_callers and not _is_file_name(named):

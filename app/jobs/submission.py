@@ -3,12 +3,14 @@
 import asyncio
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from fastapi.responses import JSONResponse
 
 from app.core import Core
+from app.errors import Busy
 from app.jobs import service
 from app.limits import Slots
 
@@ -37,7 +39,8 @@ async def answer(
         if service.has_ended(job):
             break
         await asyncio.sleep(LOOK_EVERY_S)
-        job = await slots.run(service.get_job, core, job["id"])
+        with suppress(Busy):  # the job is queued all the same; the next look may suit better
+            job = await slots.run(service.get_job, core, job["id"])
     headers = {"Location": f"/v1/jobs/{job['id']}"}
     if is_repeat:
         headers["Idempotent-Replayed"] = "true"

@@ -6,18 +6,19 @@ from typing import Literal, cast, get_args
 from index.contract import Metric, VectorIndex
 from index.errors import KindUnknown
 
-Kind = Literal["exact", "flat"]
+Kind = Literal["exact", "flat", "scan"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 # Named, not imported: whoever only needs the errors or the exact index does not load FAISS.
 _CLASSES: dict[Kind, tuple[str, str]] = {
     "exact": ("index.exact", "ExactIndex"),
     "flat": ("index.faiss_flat", "FlatIndex"),
+    "scan": ("index.scan", "ScanIndex"),
 }
 
 
 def make_index(kind: Kind, *, width: int, metric: Metric) -> VectorIndex:
-    """An empty index: `exact` for small sets, `flat` for the same answers through FAISS.
+    """An empty index: `exact` for small sets; `flat` and `scan` for the same answers sooner.
 
     Raises:
         KindUnknown: there is no such kind.

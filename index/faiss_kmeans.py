@@ -38,7 +38,7 @@ def kmeans(
     rows = as_rows(given, given.shape[1], what="vectors")
     if k >= len(rows):
         return rows.copy(), np.arange(len(rows), dtype=np.int64)
-    prepare()
+    prepare(rows.shape[1])
     clustering = faiss.Kmeans(
         rows.shape[1],
         k,

@@ -7,19 +7,20 @@ from numpy.typing import NDArray
 from index.contract import Metric
 from index.threads import threads
 
-# From this many queries on, FAISS multiplies matrices instead of comparing pair by pair. Its own limit is
-# 128,000 here: with 64 queries and 50,000 rows of width 512 on one core (AVX2), 253 ms pair by pair and 83 ms by
-# product; 4 queries 29 and 26 ms; 2 queries 15 and 22 ms (best of three, faiss 1.15.1).
+# From this many queries on, FAISS multiplies matrices instead of comparing pair by pair. Its own limit, counted in
+# numbers and not in queries, is 128,000: 250 queries of width 512. Measured on 50,000 rows of width 512, one core
+# (AVX2), pair by pair and by product in ms: one query 8 and 23, two 16 and 23, three 24 and 27, four 29 and 20,
+# eight 62 and 23, sixteen 121 and 28; of width 64 and 2048 it is the same from four on (best of seven, faiss 1.15.1).
 PRODUCT_QUERIES = 4
 
 
-def prepare() -> None:
-    """Makes the settings hold for the calling thread; to be called before each use of FAISS."""
+def prepare(width: int) -> None:
+    """Makes the settings hold for the calling thread and rows of this width; to be called before each use of FAISS."""
     # OpenMP keeps the thread count for each calling thread separately: set once at start, it would be lost on
     # the threads that serve requests.
     if (allowed := threads()) is not None:
         faiss.omp_set_num_threads(allowed)
-    faiss.cvar.distance_compute_blas_threshold = PRODUCT_QUERIES
+    faiss.cvar.distance_compute_blas_threshold = PRODUCT_QUERIES * width
 
 
 def rough_nearest(
@@ -34,8 +35,8 @@ def rough_nearest(
     Shapes: queries (Q, D), rows (N, D), selected (P,) places with k <= P <= N -> (Q, k), (Q, k).
     Units:  squared distance for l2, minus the inner product for cosine; smaller is nearer.
     """
-    prepare()
     width = rows.shape[1]
+    prepare(width)
     rough = np.empty((len(queries), k), dtype=np.float32)
     places = np.empty((len(queries), k), dtype=np.int64)
     selector = None

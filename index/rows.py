@@ -157,7 +157,11 @@ class RowStore:
                 column.cut(left)
         if not left:
             self._given = None
+        self._replaced(holes, left)
         return len(gone)
+
+    def _replaced(self, places: NDArray[np.int64], length: int) -> None:
+        """Called after a removal: these places hold other rows than before, and those from `length` on none."""
 
     def _columns(self) -> list[_Column]:
         columns = [self._searched, self._ids, self._ascending, self._places]

@@ -29,5 +29,5 @@ def test_every_check_has_a_broken_index():
 
 
 def test_an_unknown_kind_is_refused():
-    with pytest.raises(KindUnknown, match="exact, flat; got 'hnsw'"):
-        make_index("hnsw", width=3, metric=Metric.L2)
+    with pytest.raises(KindUnknown, match="exact, flat, scan.*; got 'annoy'"):
+        make_index("annoy", width=3, metric=Metric.L2)

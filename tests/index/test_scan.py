@@ -1,0 +1,245 @@
+"""The coded copy against the judge, to the bit; the bounds that make it so; and what changes do to it."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from index import Metric, make_index, scan, torch_scan
+from index.faiss_flat import FlatIndex
+from index.scan import ScanIndex
+from index.torch_scan import CodedRows, coded_queries, group_lowest
+from tests.contract.index_checks import CHECKS, Subject
+
+# Sizes at which small sets go through every part: several blocks, waiting rows, groups without an allowed row.
+SMALL = {"ROWS_MIN": 1, "BLOCK_ROWS": 64, "UNCODED_MAX": 5, "ALLOWED_SHARE": 0.0}
+
+
+@pytest.fixture
+def small(monkeypatch):
+    for name, value in SMALL.items():
+        monkeypatch.setattr(scan, name, value)
+
+
+def both(metric, ids, vectors):
+    pair = [make_index(kind, width=vectors.shape[1], metric=metric) for kind in ("exact", "scan")]
+    for index in pair:
+        index.add(ids, vectors)
+    return pair
+
+
+def assert_same(exact, index, queries, k, allowed=None):
+    one, other = (index.search(queries, k, allowed=allowed) for index in (exact, index))
+    np.testing.assert_array_equal(other.ids, one.ids)
+    np.testing.assert_array_equal(other.distances, one.distances)
+
+
+def test_this_machine_has_the_products():
+    assert torch_scan.available()
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("metric", Metric)
+@pytest.mark.usefixtures("small")
+def test_small_codes_keep_every_promise(metric, check, tmp_path):
+    check(Subject(ScanIndex, metric, "scan", tmp_path))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    metric=st.sampled_from(Metric),
+    n=st.integers(1, 400),
+    width=st.integers(1, 9),
+    levels=st.integers(1, 4),
+    offset=st.sampled_from([0.0, 10.0, 4096.0]),
+    scale=st.sampled_from([1e-30, 1e-3, 1.0, 1e10]),
+    n_queries=st.integers(1, 20),
+    k=st.integers(1, 60),
+    share=st.none() | st.floats(0, 1),
+    gone=st.floats(0, 0.5),
+)
+def test_equals_the_judge_on_lattices_full_of_ties(
+    seed, metric, n, width, levels, offset, scale, n_queries, k, share, gone
+):
+    random = np.random.default_rng(seed)
+    ids = random.permutation(4 * n)[:n]
+    vectors = ((random.integers(-levels, levels + 1, (n, width)) + offset) * scale).astype(np.float32)
+    queries = ((random.integers(-levels, levels + 1, (n_queries, width)) + offset) * scale).astype(np.float32)
+    allowed = None if share is None else ids[random.random(n) < share]
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in SMALL.items():
+            patch.setattr(scan, name, value)
+        exact, index = both(metric, ids, vectors)
+        assert_same(exact, index, queries, k, allowed)
+        for one in (exact, index):
+            one.remove(ids[random.random(n) < gone] if one is exact else np.setdiff1d(ids, exact.ids()))
+            one.add([10**6, 10**6 + 1], queries[[0, -1]])
+        assert_same(exact, index, queries, k, allowed)
+
+
+@pytest.mark.parametrize("metric", Metric)
+@pytest.mark.parametrize("spread", [1e-7, 1e-3, 1e-2, 1.0])
+@pytest.mark.usefixtures("small")
+def test_equals_the_judge_in_tight_clusters(metric, spread):
+    random = np.random.default_rng(1)
+    centres = random.random((9, 128)) + 0.5
+    vectors = (centres[np.arange(900) % 9] + spread * random.standard_normal((900, 128))).astype(np.float32)
+    exact, index = both(metric, np.arange(900), vectors)
+    for queries in (vectors[:1], vectors[:48]):
+        for allowed in (None, np.arange(0, 900, 2)):
+            assert_same(exact, index, queries, 3, allowed)
+
+
+@pytest.mark.usefixtures("small")
+def test_rows_within_a_coding_step_are_wrong_without_what_the_coding_lost(monkeypatch):
+    """The negative control: bounds that ignore the residual leave out true neighbours."""
+    random = np.random.default_rng(1)
+    vectors = (random.random(128) + 3e-3 * random.standard_normal((2000, 128))).astype(np.float32)
+    vectors[0] = 40  # one far row makes the steps of all coarse, as seen from the centre
+    honest = torch_scan.CodedRows.__init__
+
+    def hopeful(self, *args):
+        honest(self, *args)
+        self.bounds[1:] = 0
+
+    exact, index = both(Metric.L2, np.arange(2000), vectors)
+    assert_same(exact, index, vectors[1:30], 3)
+    monkeypatch.setattr(torch_scan.CodedRows, "__init__", hopeful)
+    _, index = both(Metric.L2, np.arange(2000), vectors)
+    with pytest.raises(AssertionError):
+        assert_same(exact, index, vectors[1:30], 3)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    width=st.integers(1, 300),
+    offset=st.sampled_from([0.0, 3.0, 1e3]),
+    tail=st.sampled_from([1.0, 3.0]),  # a power that makes a few numbers much larger than the rest
+    n_queries=st.sampled_from([1, 2, 3, 9]),
+)
+def test_no_row_is_nearer_than_its_bound(seed, width, offset, tail, n_queries):
+    random = np.random.default_rng(seed)
+    rows = (np.abs(random.standard_normal((120, width))) ** tail + offset).astype(np.float32)
+    queries = np.concatenate((rows[:n_queries], (random.standard_normal((9, width)) + offset).astype(np.float32)))
+    queries = queries[9:] if n_queries == 9 else queries[:n_queries]
+    centre = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
+    unit = float(np.linalg.norm(rows - centre, axis=1).max()) or 1.0
+    block = CodedRows(rows, centre, unit)
+    asked = coded_queries(queries, centre, unit)
+    bounds = np.empty((len(queries), 120), dtype=np.float32)
+    block.write_bounds(asked, block.bounds, bounds)
+    lower = (bounds * asked.steps[:, None] + asked.squares[:, None] * (1 - torch_scan.SLACK)) * unit**2
+    true = ((rows.astype(np.float64)[None] - queries.astype(np.float64)[:, None]) ** 2).sum(axis=2)
+    assert (lower <= true * (1 + 1e-12)).all()
+
+
+def test_the_bounds_are_close_enough_to_be_useful():
+    """Within some percent of the distance; two digits bring them closer than one."""
+    random = np.random.default_rng(2)
+    rows = random.standard_normal((400, 512)).astype(np.float32)
+    centre = rows.mean(axis=0)
+    block = CodedRows(rows, centre, 25.0)
+    true = ((rows[:40, None].astype(np.float64) - rows[None]) ** 2).sum(axis=2)
+    gaps = []
+    for step in (1, 40):
+        lower = np.empty((40, 400), dtype=np.float32)
+        squares = []
+        for start in range(0, 40, step):
+            asked = coded_queries(rows[start : start + step], centre, 25.0)
+            part = np.empty((step, 400), dtype=np.float32)
+            block.write_bounds(asked, block.bounds, part)
+            lower[start : start + step] = (part * asked.steps[:, None] + asked.squares[:, None]) * 625
+            squares.append(asked.second)
+        gaps.append(float((true - lower).mean() / true.mean()))
+    assert gaps[0] < 0.5 * gaps[1] < 0.015
+
+
+def test_the_groups_hold_their_lowest():
+    bounds = np.random.default_rng(3).standard_normal((3, 320)).astype(np.float32)
+    assert np.array_equal(group_lowest(bounds), bounds.reshape(3, 10, 32).min(axis=2))
+
+
+def counting(monkeypatch, name):
+    calls = []
+    real = getattr(FlatIndex, name)
+
+    def counted(self, *args, **kwargs):
+        calls.append(len(args[0]))
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(FlatIndex, name, counted)
+    return calls
+
+
+def test_a_clear_answer_needs_no_float32_scan(monkeypatch):
+    """At its true sizes the copy is used, and ordinary queries are settled by it."""
+    random = np.random.default_rng(4)
+    vectors = np.maximum(random.standard_normal((scan.ROWS_MIN, 64)), 0).astype(np.float32)
+    exact, index = both(Metric.COSINE, np.arange(len(vectors)), vectors)
+    calls = counting(monkeypatch, "search")
+    queries = np.maximum(random.standard_normal((40, 64)), 0).astype(np.float32)
+    for part in (queries[:1], queries):
+        assert_same(exact, index, part, 10)
+    assert calls == []
+    assert_same(exact, index, queries[:1], 10, np.arange(50))  # few allowed rows are compared in float32
+    assert calls == [1]
+    index.remove([0])
+    index.search(queries[:1], 10)
+    assert len(calls) == 2  # below the least size
+
+
+def test_a_few_new_rows_wait_and_many_are_coded(monkeypatch):
+    monkeypatch.setattr(scan, "ROWS_MIN", 100)
+    random = np.random.default_rng(5)
+    vectors = random.standard_normal((3000, 16)).astype(np.float32)
+    exact, index = both(Metric.L2, np.arange(1500), vectors[:1500])
+    index.search(vectors[:1], 3)
+    coded = []
+    real = CodedRows.__init__
+
+    def counted(self, rows, *rest):
+        coded.append(len(rows))
+        real(self, rows, *rest)
+
+    monkeypatch.setattr(CodedRows, "__init__", counted)
+    for one in (exact, index):
+        one.add(np.arange(1500, 1600), vectors[1500:1600])
+        one.remove(np.arange(0, 60, 3))
+    assert_same(exact, index, vectors[1400:1600], 5)
+    assert coded == []
+    for one in (exact, index):
+        one.add(np.arange(2000, 3000), vectors[2000:])
+    assert_same(exact, index, vectors[1500:1550], 5)
+    assert coded == [2580]
+    for one in (exact, index):
+        one.remove(exact.ids()[:2500] if one is exact else np.setdiff1d(index.ids(), exact.ids()))
+    assert_same(exact, index, vectors[1500:1550], 5)
+
+
+def test_the_stated_memory_is_what_is_kept(monkeypatch):
+    monkeypatch.setattr(scan, "ROWS_MIN", 100)
+    index = ScanIndex(width=64, metric=Metric.L2)
+    index.add(np.arange(2000), np.random.default_rng(6).standard_normal((2000, 64)))
+    before = index.memory_bytes
+    index.search(np.zeros((1, 64)), 1)
+    assert index.memory_bytes - before == 2000 * (64 + 24)
+    index.remove(np.arange(2000))
+    assert index.memory_bytes == 0
+
+
+def test_without_exact_products_it_is_the_flat_index(monkeypatch):
+    monkeypatch.setattr(scan, "_checked", [False])
+    monkeypatch.setattr(scan, "ROWS_MIN", 1)
+    vectors = np.random.default_rng(7).standard_normal((300, 8)).astype(np.float32)
+    exact, index = both(Metric.L2, np.arange(300), vectors)
+    calls = counting(monkeypatch, "search")
+    assert_same(exact, index, vectors[:5], 3)
+    assert calls == [5]
+
+
+def test_products_that_are_not_exact_are_noticed(monkeypatch):
+    real = torch_scan._packed
+    monkeypatch.setattr(torch_scan, "_packed", lambda codes, scales: real(codes // 2 * 2, scales))
+    assert not torch_scan.available()

@@ -78,9 +78,9 @@ class Needs(_CardPart):
     """What a collection must hold; a fit without it is refused with a sentence that names what is missing."""
 
     required: tuple[Need, ...] = Field(description="All of these.")
-    either: tuple[Need, ...] = Field((), description="At least one of these; which one is a parameter.")
-    optional: tuple[Need, ...] = Field((), description="Used when present.")
-    bank_min: int = Field(1, ge=0, description="Smallest bank, in images.")
+    either: tuple[Need, ...] = Field(default=(), description="At least one of these; which one is a parameter.")
+    optional: tuple[Need, ...] = Field(default=(), description="Used when present.")
+    bank_min: int = Field(default=1, ge=0, description="Smallest bank, in images.")
 
     def missing(self, held: frozenset[Need]) -> tuple[Need, ...]:
         """What a collection that holds `held` lacks; all of `either` when it has none of them."""
@@ -116,14 +116,14 @@ class MethodCard(_CardPart):
     status: Literal["trial", "supported", "retiring"]
     replaced_by: str | None = None
     role: Literal["scorer", "classifier", "embedding", "cleaner", "explainer", "trainer_option"]
-    live: bool = Field(False, description="Follows the bank as it changes; nothing is fitted.")
+    live: bool = Field(default=False, description="Follows the bank as it changes; nothing is fitted.")
     paper: Paper
     origin: Line = Field(description="`written from the paper`, or what it was adapted from.")
     needs: Needs
     gives: Gives
     repeatable: Line = Field(description="`bitwise`, `to 1e-5`, or `no` with the reason.")
     costs: Costs
-    differs: tuple[Line, ...] = Field((), description="Where it departs from the paper, and why.")
+    differs: tuple[Line, ...] = Field(default=(), description="Where it departs from the paper, and why.")
     beware: tuple[Line, ...] = ()
 
 

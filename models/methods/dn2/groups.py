@@ -22,7 +22,7 @@ Taught defects play no part here: a defect is an image, not a set.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -148,6 +148,25 @@ def member_shares(
     return shares
 
 
+class SetSource(Protocol):
+    """A bank from which sets can be drawn; `LiveDN2` is one."""
+
+    @property
+    def params(self) -> DN2Params: ...
+
+    @property
+    def bank(self) -> VectorIndex: ...
+
+    @property
+    def groups(self) -> GroupLedger:
+        """Which images were taken together."""
+        ...
+
+    def keys(self) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+        """Ids and keys of the bank, by ascending key."""
+        ...
+
+
 class GroupBank:
     """Pooled reference sets with their calibration. Nothing in it changes: safe for many threads."""
 
@@ -268,7 +287,7 @@ def registered_group_bank(
 
 
 def drawn_group_bank(
-    scorer: LiveDN2, set_size: int, *, pooling: Pooling | str = Pooling.MEAN, k: int | None = None
+    scorer: SetSource, set_size: int, *, pooling: Pooling | str = Pooling.MEAN, k: int | None = None
 ) -> GroupBank:
     """Sets drawn from the bank as the reference, calibrated by disjoint sets from its other half.
 
@@ -394,7 +413,7 @@ def _mixed(keys: NDArray[np.uint64], turn: int) -> NDArray[np.uint64]:
     return mixed
 
 
-def _pooled_sets(scorer: LiveDN2, sets: Sequence[NDArray[np.int64]], pooling: Pooling) -> NDArray[np.float32]:
+def _pooled_sets(scorer: SetSource, sets: Sequence[NDArray[np.int64]], pooling: Pooling) -> NDArray[np.float32]:
     # What the bank stores has been normalised already where the parameters ask for it; cosine never is.
     scale = scorer.params.metric is Metric.COSINE
     pooled = []

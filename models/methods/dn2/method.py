@@ -36,13 +36,13 @@ _ROWS = 256  # queries in one search of the taught defects: bounds its memory
 class DN2Params(Params):
     """Parameters of `dn2`."""
 
-    k: int = Field(2, ge=1, le=K_MAX, description="How many nearest normal images are averaged, in images.")
+    k: int = Field(default=2, ge=1, le=K_MAX, description="How many nearest normal images are averaged, in images.")
     metric: Metric = Field(
         Metric.COSINE,
         description="Distance of two vectors: `cosine` is 1 - cos, `l2` is Euclidean.",
     )
     normalize: bool = Field(
-        False, description="Divide each vector by its length first; `l2` only, `cosine` ignores length."
+        default=False, description="Divide each vector by its length first; `l2` only, `cosine` ignores length."
     )
 
 

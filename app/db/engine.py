@@ -8,16 +8,17 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import alembic.command
 from alembic.config import Config
-from sqlalchemy import URL, Connection, create_engine, event, text
+from sqlalchemy import URL, Connection, Select, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
 from app.db.errors import DatabaseUnsupported
 
+Value = TypeVar("Value")
 MIGRATIONS = Path(__file__).resolve().parent.parent.parent / "migrations"
 MIGRATION_LOCK = zlib.crc32(b"oddity migrations")  # of PostgreSQL's advisory locks, by any number that is ours alone
 POSTGRESQL = "postgresql+psycopg"
@@ -61,9 +62,11 @@ class Database:
             event.listen(self.engine, "begin", _begin_sqlite)
         self._writing = self.engine.execution_options(oddity_writes=True)
         self._reading = self.engine
+        self._looking = self.engine.execution_options(oddity_looks=True)
         if not self.is_sqlite:
             self._writing = self.engine.execution_options(isolation_level="READ COMMITTED")
             self._reading = self.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            self._looking = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -76,6 +79,11 @@ class Database:
         """A session whose changes are committed (durably) when the block ends, or not at all."""
         with Session(self._writing, expire_on_commit=False) as session, session.begin():
             yield session
+
+    def value(self, statement: Select[Value]) -> Value | None:
+        """The one value that a statement finds, as the record has it now; the cheapest look there is."""
+        with self._looking.connect() as connection:
+            return connection.execute(statement).scalar_one_or_none()
 
     def migrate(self) -> None:
         """Bring the tables to the newest revision, all steps in one transaction.
@@ -133,5 +141,6 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    writes = connection.get_execution_options().get("oddity_writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    options = connection.get_execution_options()
+    if not options.get("oddity_looks", False):  # a single SELECT is a transaction by itself
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if options.get("oddity_writes", False) else "BEGIN")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, insert, select
 from sqlalchemy.orm import Session
 
 from app.db.tables import DeletionRow, GroupMemberRow, GroupRow
@@ -33,9 +33,9 @@ def put(
     row.details, row.sequence, row.updated_at = metadata, sequence, now
     session.flush()
     session.execute(delete(GroupMemberRow).where(GroupMemberRow.group_pk == row.id))
-    session.add_all(
-        GroupMemberRow(group_pk=row.id, position=position, image_pk=pk) for position, pk in enumerate(members)
-    )
+    if members:
+        rows = [{"group_pk": row.id, "position": position, "image_pk": pk} for position, pk in enumerate(members)]
+        session.execute(insert(GroupMemberRow), rows)
     return is_new
 
 

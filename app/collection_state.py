@@ -1,0 +1,163 @@
+"""One collection in memory: what searches, filters and scorers look at."""
+
+import hashlib
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.collections.settings import CollectionSettings
+from app.errors import NotFound
+from app.locks import ReadWriteLock
+from index import Neighbours, VectorIndex
+from models.leave_one_out import CALIBRATION_ROWS
+from models.methods.dn2 import LiveDN2
+
+# Measured with tracemalloc on CPython 3.11; sizes of Python objects, so no more than a rough guide.
+STATE_BYTES = 24_000  # an empty collection: settings, scorer, three indexes, locks
+ENTRY_BYTES = 900  # an image: its entry, its place in two dictionaries, its id and hash
+METADATA_FACTOR = 4  # bytes of a decoded document to characters of its JSON
+CALIBRATION_COPIES = 4  # of a calibration row's vector: as given and at unit length, for normals and for defects
+
+
+@dataclass(frozen=True, slots=True)
+class ImageEntry:
+    """The facts of one image that searches and filters need."""
+
+    pk: int
+    image_id: str
+    sha256: str
+    role: str
+    label: str | None
+    group: str | None
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupEntry:
+    """A registered normal set: member images in order."""
+
+    pk: int
+    name: str
+    members: tuple[int, ...]
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CompressedBank:
+    """A small bank standing for the whole; see `app.upkeep`."""
+
+    method: str
+    centres: NDArray[np.float32]
+    centre_pks: NDArray[np.int64]
+    member_pks: NDArray[np.int64]
+    member_marks: NDArray[np.uint64]
+    member_places: NDArray[np.int32]
+    sequence: int
+    report: dict[str, Any]
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of its arrays, and as much again for the scorer built from them."""
+        arrays = (self.centres, self.centre_pks, self.member_pks, self.member_marks, self.member_places)
+        return sum(one.nbytes for one in arrays) + 2 * self.centres.nbytes
+
+
+@dataclass(slots=True)
+class CollectionState:
+    """One collection in memory. Hold `lock.read()` to look, only `Shelf` changes it."""
+
+    id: int
+    name: str
+    settings: CollectionSettings
+    embedding_id: int
+    embedding: dict[str, Any]
+    fingerprint: str
+    weights: str
+    width: int
+    bank_note: dict[str, Any] | None
+    sequence: int
+    dn2: LiveDN2
+    rest: VectorIndex  # images that are neither normal nor anomalous
+    entries: dict[int, ImageEntry] = field(default_factory=dict)
+    pk_of: dict[str, int] = field(default_factory=dict)
+    groups: dict[str, GroupEntry] = field(default_factory=dict)
+    compressed: CompressedBank | None = None
+    metadata_characters: int = 0  # read so far as JSON; what was replaced counts until the state is loaded again
+    lock: ReadWriteLock = field(default_factory=ReadWriteLock)
+    # Calibration is brought up to date lazily, by readers: one at a time.
+    calibrating: threading.Lock = field(default_factory=threading.Lock)
+    following: threading.Lock = field(default_factory=threading.Lock)
+    cache: dict[Any, Any] = field(default_factory=dict)  # derived from this sequence only; emptied by every change
+
+    def entry(self, image_id: str) -> ImageEntry:
+        """The image with this id. Raises NotFound."""
+        pk = self.pk_of.get(image_id)
+        if pk is None:
+            raise NotFound(f"Collection `{self.name}` has no image `{image_id}`.", "image_unknown")
+        return self.entries[pk]
+
+    def vectors(self, pks: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
+        """Vectors (n, width) of these images, in order."""
+        found = np.empty((len(pks), self.width), np.float32)
+        places: dict[int, list[int]] = {}
+        indexes = {0: self.dn2.bank, 1: self.dn2.anomalous, 2: self.rest}
+        for place, pk in enumerate(pks):
+            places.setdefault(shelf_of(self.entries[int(pk)].role), []).append(place)
+        wanted = np.asarray(pks, np.int64)
+        for which, rows in places.items():
+            found[rows] = indexes[which].vectors(wanted[rows])
+        return found
+
+    def nearest(self, vectors: NDArray[np.float32], k: int, allowed: NDArray[np.int64] | None = None) -> Neighbours:
+        """The k nearest images of any role, nearest first; `allowed` restricts to these pks."""
+        found = [
+            index.search(vectors, k, allowed=allowed)
+            for index in (self.dn2.bank, self.dn2.anomalous, self.rest)
+            if len(index)
+        ]
+        if not found:
+            shape = (len(vectors), k)
+            return Neighbours(np.full(shape, -1, np.int64), np.full(shape, np.inf, np.float32))
+        ids = np.concatenate([one.ids for one in found], axis=1)
+        distances = np.concatenate([one.distances for one in found], axis=1)
+        order = np.lexsort((ids, distances), axis=1)[:, :k]
+        return Neighbours(np.take_along_axis(ids, order, 1), np.take_along_axis(distances, order, 1))
+
+    def counts(self) -> dict[str, int]:
+        """How many images of each role."""
+        counts = dict.fromkeys(("normal", "anomalous", "unlabelled", "example"), 0)
+        for entry in self.entries.values():
+            counts[entry.role] += 1
+        return counts
+
+    def memory_bytes(self) -> int:
+        """What the collection takes, roughly: vectors by the byte, the rest by what it usually comes to."""
+        indexes = self.dn2.bank.memory_bytes + self.dn2.anomalous.memory_bytes + self.rest.memory_bytes
+        members = sum(len(group.members) for group in self.groups.values())
+        return (
+            indexes
+            + facts_bytes(len(self.entries), len(self.dn2.bank), self.width)
+            + METADATA_FACTOR * self.metadata_characters
+            + len(self.groups) * ENTRY_BYTES
+            + members * 8
+            + (0 if self.compressed is None else self.compressed.memory_bytes)
+        )
+
+
+def facts_bytes(images: int, normal: int, width: int) -> int:
+    """What a collection of so many images takes beside its vectors."""
+    return STATE_BYTES + images * ENTRY_BYTES + min(normal, CALIBRATION_ROWS) * CALIBRATION_COPIES * width * 4
+
+
+def image_key(image_id: str) -> int:
+    """64 bits that depend on the id alone: they choose calibration rows and halves, whatever the order of arrival."""
+    return int.from_bytes(hashlib.sha256(image_id.encode()).digest()[:8], "big")
+
+
+def shelf_of(role: str) -> int:
+    """Which of the three indexes holds images of this role: the bank, the taught defects, the rest."""
+    return {"normal": 0, "anomalous": 1}.get(role, 2)

@@ -1,0 +1,275 @@
+"""From the record into memory: reading a collection, and bringing it up to date.
+
+Rows are read as plain columns, never as objects of the session: a large collection loads several times faster so.
+Following is the same for this process's own writes and for those of others. What has changed is read first and then
+applied under the state's lock, so that searches wait for memory alone and never see half of it.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Text, cast, func, select
+from sqlalchemy.orm import Session
+
+from app.collection_state import (
+    CollectionState,
+    CompressedBank,
+    GroupEntry,
+    ImageEntry,
+    facts_bytes,
+    image_key,
+    shelf_of,
+)
+from app.collections.settings import CollectionSettings
+from app.db.tables import (
+    CollectionRow,
+    CompressionRow,
+    DeletionRow,
+    EmbeddingRow,
+    GroupMemberRow,
+    GroupRow,
+    ImageRow,
+    VectorRow,
+)
+from index import Metric, make_index
+from models.methods.dn2 import DN2Params, LiveDN2
+
+PAGE_ROWS = 4096
+NOTHING_YET = -1  # the sequence of a state that was not read yet
+BUILT_FROM = ("metric", "normalize", "k")  # settings that the structures in memory rest on
+Page = Sequence[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Changes:
+    """What the record holds above a state's sequence."""
+
+    gone: Sequence[int]
+    gone_groups: Sequence[int]
+    groups: Sequence[GroupEntry]
+    compressed: CompressedBank | None
+
+
+def expected_bytes(session: Session, row: CollectionRow) -> int:
+    """What a collection will take in memory, told before it is read."""
+    counts = _role_counts(session, row.id)
+    images = sum(counts.values())
+    width = session.get_one(EmbeddingRow, row.embedding_id).width
+    return facts_bytes(images, counts.get("normal", 0), width) + images * width * 4
+
+
+def load(session: Session, row: CollectionRow) -> CollectionState:
+    """The state of a collection as this session sees it."""
+    embedding = session.get_one(EmbeddingRow, row.embedding_id)
+    settings = CollectionSettings(**row.settings)
+    parameters = DN2Params(k=settings.k, metric=Metric(settings.metric), normalize=settings.normalize)
+    state = CollectionState(
+        id=row.id,
+        name=row.name,
+        settings=settings,
+        embedding_id=embedding.id,
+        embedding=embedding.specification,
+        fingerprint=embedding.fingerprint,
+        weights=embedding.weights,
+        width=embedding.width,
+        bank_note=row.bank_note,
+        sequence=NOTHING_YET,
+        dn2=LiveDN2(width=embedding.width, params=parameters),
+        rest=make_index("flat", width=embedding.width, metric=parameters.metric),
+    )
+    is_reserved = False
+    for page in _pages(session, state):
+        _apply(state, page)
+        if len(page) == PAGE_ROWS and not is_reserved:  # more is to come: room for all of it is claimed at once
+            _reserve(session, state)
+            is_reserved = True
+    _finish(state, _changes(session, state), row)
+    return state
+
+
+def must_reload(row: CollectionRow, state: CollectionState) -> bool:
+    """Whether what a state was built on has changed, so that it cannot be brought up to date."""
+    settings = CollectionSettings(**row.settings)
+    return row.embedding_id != state.embedding_id or any(
+        getattr(settings, one) != getattr(state.settings, one) for one in BUILT_FROM
+    )
+
+
+def catch_up(session: Session, state: CollectionState, row: CollectionRow) -> None:
+    """Apply every change above the state's sequence, all at once for those who look."""
+    pages = list(_pages(session, state))
+    changes = _changes(session, state)
+    with state.lock.write():
+        _remove(state, changes.gone)
+        for page in pages:
+            _apply(state, page)
+        state.settings = CollectionSettings(**row.settings)
+        _finish(state, changes, row)
+
+
+def _finish(state: CollectionState, changes: _Changes, row: CollectionRow) -> None:
+    _apply_groups(state, changes)
+    state.compressed = changes.compressed
+    state.bank_note = row.bank_note
+    state.sequence = row.sequence
+    state.cache = {}
+
+
+def _pages(session: Session, state: CollectionState) -> Iterator[Page]:
+    """Images above the state's sequence with their vectors, streamed: memory holds a page at a time."""
+    statement = (
+        select(
+            ImageRow.id,
+            ImageRow.image_id,
+            ImageRow.sha256,
+            ImageRow.role,
+            ImageRow.label,
+            ImageRow.group,
+            cast(ImageRow.details, Text),
+            VectorRow.vector,
+        )
+        .join(VectorRow, (VectorRow.image_pk == ImageRow.id) & (VectorRow.embedding_id == state.embedding_id))
+        .where(ImageRow.collection_id == state.id, ImageRow.sequence > state.sequence)
+        .order_by(ImageRow.sequence, ImageRow.id)
+    )
+    found = session.execute(statement, execution_options={"yield_per": PAGE_ROWS})
+    yield from found.partitions()
+
+
+def _changes(session: Session, state: CollectionState) -> _Changes:
+    since = state.sequence
+    deletions: Sequence[Any] = ()
+    if since != NOTHING_YET:
+        statement = select(DeletionRow.image_pk, DeletionRow.group_pk).where(
+            DeletionRow.collection_id == state.id, DeletionRow.sequence > since
+        )
+        deletions = session.execute(statement).all()
+    return _Changes(
+        gone=[image_pk for image_pk, _ in deletions if image_pk is not None],
+        gone_groups=[group_pk for _, group_pk in deletions if group_pk is not None],
+        groups=_groups(session, state.id, since),
+        compressed=_compressed(session, state),
+    )
+
+
+def _groups(session: Session, collection_id: int, since: int) -> list[GroupEntry]:
+    """Groups that were registered above a sequence."""
+    chosen = (GroupRow.collection_id == collection_id) & (GroupRow.sequence > since)
+    rows = session.execute(select(GroupRow.id, GroupRow.name, GroupRow.details).where(chosen)).all()
+    if not rows:
+        return []
+    members: dict[int, list[int]] = {}
+    statement = (
+        select(GroupMemberRow.group_pk, GroupMemberRow.image_pk)
+        .join(GroupRow, GroupRow.id == GroupMemberRow.group_pk)
+        .where(chosen)
+        .order_by(GroupMemberRow.group_pk, GroupMemberRow.position)
+    )
+    for group_pk, image_pk in session.execute(statement):
+        members.setdefault(group_pk, []).append(image_pk)
+    return [GroupEntry(pk, name, tuple(members.get(pk, ())), details) for pk, name, details in rows]
+
+
+def _compressed(session: Session, state: CollectionState) -> CompressedBank | None:
+    made = session.execute(
+        select(CompressionRow.sequence, CompressionRow.embedding_id).where(CompressionRow.collection_id == state.id)
+    ).one_or_none()
+    if made is None or made.embedding_id != state.embedding_id:
+        return None
+    if state.compressed is not None and state.compressed.sequence == made.sequence:
+        return state.compressed  # its arrays are large and never change
+    row = session.get_one(CompressionRow, state.id)
+    return CompressedBank(
+        method=row.method,
+        centres=np.frombuffer(row.centres, "<f4").reshape(-1, state.width),
+        centre_pks=np.frombuffer(row.centre_pks, "<i8"),
+        member_pks=np.frombuffer(row.member_pks, "<i8"),
+        member_marks=np.frombuffer(row.member_marks, "<u8"),
+        member_places=np.frombuffer(row.member_places, "<i4"),
+        sequence=row.sequence,
+        report=row.report,
+    )
+
+
+def _role_counts(session: Session, collection_id: int) -> dict[str, int]:
+    statement = (
+        select(ImageRow.role, func.count()).where(ImageRow.collection_id == collection_id).group_by(ImageRow.role)
+    )
+    return dict(session.execute(statement).all())
+
+
+def _reserve(session: Session, state: CollectionState) -> None:
+    coming: dict[int, int] = {}
+    for role, count in _role_counts(session, state.id).items():
+        coming[shelf_of(role)] = coming.get(shelf_of(role), 0) + count
+    for which, index in enumerate((state.dn2.bank, state.dn2.anomalous, state.rest)):
+        index.reserve(max(0, coming.get(which, 0) - len(index)))
+
+
+def _apply(state: CollectionState, page: Page) -> None:
+    pks, image_ids, hashes, roles, labels, groups, texts, blobs = zip(*page, strict=True)
+    vectors = np.frombuffer(b"".join(blobs), "<f4").reshape(len(page), state.width)
+    # In one go, so that names of fields that documents share are one string in memory.
+    documents = json.loads(f"[{','.join(texts)}]")
+    state.metadata_characters += sum(map(len, texts))
+    entries = list(map(ImageEntry, pks, image_ids, hashes, roles, labels, groups, documents))
+    retold = _only_retold(state, entries, vectors)
+    _remove(state, [pk for pk in pks if pk in state.entries and pk not in retold])
+    chosen: dict[int, list[int]] = {0: [], 1: [], 2: []}
+    for place, entry in enumerate(entries):
+        state.entries[entry.pk] = entry
+        state.pk_of[entry.image_id] = entry.pk
+        if entry.pk not in retold:
+            chosen[shelf_of(entry.role)].append(place)
+    numbers = np.array(pks, np.int64)
+    if rows := chosen[0]:
+        keys = np.array([image_key(image_ids[place]) for place in rows], np.uint64)
+        state.dn2.add_normal(numbers[rows], keys, vectors[rows], [groups[place] for place in rows])
+    if rows := chosen[1]:
+        state.dn2.add_anomalous(numbers[rows], vectors[rows])
+    if rows := chosen[2]:
+        state.rest.add(numbers[rows], vectors[rows])
+
+
+def _only_retold(state: CollectionState, entries: Sequence[ImageEntry], vectors: NDArray[np.float32]) -> set[int]:
+    """Images that came with new facts only: they stay where they are in the indexes, and calibration stays too."""
+    retold: set[int] = set()
+    for entry, vector in zip(entries, vectors, strict=True):
+        before = state.entries.get(entry.pk)
+        if (
+            before is not None
+            and (before.sha256, before.role, before.group) == (entry.sha256, entry.role, entry.group)
+            and np.array_equal(state.vectors([entry.pk])[0], vector)
+        ):
+            retold.add(entry.pk)
+    return retold
+
+
+def _remove(state: CollectionState, pks: Iterable[int]) -> None:
+    known = [pk for pk in pks if pk in state.entries]
+    if not known:
+        return
+    gone = np.array(known, np.int64)
+    state.dn2.remove(gone)
+    state.rest.remove(gone)
+    for pk in known:
+        del state.pk_of[state.entries.pop(pk).image_id]
+
+
+def _apply_groups(state: CollectionState, changes: _Changes) -> None:
+    """Groups as the record has them: registered anew, forgotten, or without members that are gone."""
+    if changes.gone_groups:
+        forgotten = set(changes.gone_groups)
+        state.groups = {name: one for name, one in state.groups.items() if one.pk not in forgotten}
+    if changes.gone and state.groups:
+        gone = set(changes.gone)
+        for name, one in state.groups.items():
+            if not gone.isdisjoint(one.members):
+                left = tuple(pk for pk in one.members if pk not in gone)
+                state.groups[name] = GroupEntry(one.pk, name, left, one.metadata)
+    for one in changes.groups:
+        state.groups[one.name] = one

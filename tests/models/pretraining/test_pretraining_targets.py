@@ -8,7 +8,7 @@ import pytest
 from models.errors import ParameterInvalid
 from models.pretraining import ImageFolder, TrainingSet, make_targets, open_targets, pack_images
 from models.pretraining.errors import TrainingSetInvalid
-from models.pretraining.targets import resized
+from models.pretraining.targets import _leading_components, resized
 from tests.models.pretraining.drawing import LinearTeacher, draw_class
 
 
@@ -30,6 +30,12 @@ def test_features_are_principal_components_with_mean_variance_one(packed: Traini
     np.testing.assert_allclose(np.corrcoef(told[:, :3].T), np.eye(3), atol=0.05)
     kept = open_targets(targets_folder, packed).kept_variance
     assert kept == pytest.approx(variances[:5].sum() / variances.sum(), rel=1e-2)
+
+
+def test_the_sign_of_a_component_is_fixed() -> None:
+    features = np.random.default_rng(0).normal(size=(40, 12)).astype(np.float16)
+    _, basis, _ = _leading_components(features, 12)
+    assert (basis[np.abs(basis).argmax(axis=0), np.arange(12)] > 0).all()
 
 
 def test_all_components_keep_every_distance(packed: TrainingSet, tmp_path: Path) -> None:

@@ -1,0 +1,52 @@
+"""A server that can be killed and started again within a second: a mother process that has imported everything.
+
+Each line on standard input makes it fork a server of the data folder given as the only argument; the child says its
+process id and port on a line of standard output. Only imports and the embedder, which never change, are shared.
+"""
+
+import os
+import signal
+import socket
+import sys
+from functools import cache
+from pathlib import Path
+
+import uvicorn
+
+import app.embedders
+from app.main import create_app
+from app.settings import Settings
+from models.backbones.embedder import Embedder
+from models.backbones.loader import EmbeddingSpec, load_embedder
+
+SETTINGS = Settings(data=Path(sys.argv[1]), weights="stand-in", image_size=32, threads=1, log_level="error")
+
+
+@cache
+def embedder() -> Embedder:
+    return load_embedder(
+        EmbeddingSpec(weights="stand-in", image_size=32), weights_folder=SETTINGS.data / "weights", threads=1
+    )
+
+
+def serve() -> None:
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    print(os.getpid(), listener.getsockname()[1], flush=True)
+    config = uvicorn.Config(create_app(SETTINGS), log_level="error")
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def main() -> None:
+    app.embedders.load_embedder = lambda *_given, **_named: embedder()
+    embedder()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no zombies: the killed are forgotten
+    for _ in sys.stdin:
+        if os.fork() == 0:
+            serve()
+            os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

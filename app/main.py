@@ -33,6 +33,8 @@ from app.scoring.endpoints import router as scoring_router
 from app.search.endpoints import router as search_router
 from app.settings import Settings
 from app.shelf import Shelf
+from app.snapshots.endpoints import router as snapshots_router
+from app.snapshots.service import HANDLERS as SNAPSHOTS
 from app.storage import ImageStore
 from app.upkeep.endpoints import router as upkeep_router
 from app.upkeep.service import HANDLERS as UPKEEP
@@ -49,10 +51,11 @@ ROUTERS = (
     scorers_router,
     feedback_router,
     upkeep_router,
+    snapshots_router,
     jobs_router,
     health_router,
 )
-HANDLERS = {**UPKEEP, **IMPORTING}
+HANDLERS = {**UPKEEP, **IMPORTING, **SNAPSHOTS}
 # These write what they receive to a file, under limits of their own.
 UPLOADS = re.compile(r"/v1/collections/[^/]+/(images/import|restore)")
 

@@ -32,11 +32,17 @@ def reference_scores(
     Shapes: bank (N, D), queries (Q, D) -> (Q,).
     """
     name = {"cosine": "cosine", "l2": "euclidean"}[metric]
-    nearest = NearestNeighbors(n_neighbors=k, metric=name, algorithm="brute")  # type: ignore[no-untyped-call]
+    nearest: Any = NearestNeighbors(n_neighbors=k, metric=name, algorithm="brute")  # type: ignore[no-untyped-call]
     nearest.fit(bank.astype(np.float64))
     distances, _ = nearest.kneighbors(queries.astype(np.float64))
     means: NDArray[np.float64] = distances.mean(axis=1)
     return means
+
+
+def files_needed(layout: Layout, case: Case) -> list[Path]:
+    """The bank and every test image: all that is compared."""
+    bank = [file for kind in sorted(case.normal) for file in layout.train[kind]]
+    return [*bank, *(file for kind in sorted(layout.test) for file in layout.test[kind])]
 
 
 def compare(

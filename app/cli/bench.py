@@ -21,7 +21,7 @@ from benchmarks.embedding import embed_files
 from benchmarks.errors import BenchmarkRefused
 from benchmarks.folders import cases, read_layout
 from benchmarks.made_folders import write_digits, write_textures
-from benchmarks.reference import KS, METRICS, compare, reference_text
+from benchmarks.reference import KS, METRICS, compare, files_needed, reference_text
 from benchmarks.report import accuracy_text, write_report
 from models.backbones.embedder import EmbeddingSpec
 from models.errors import ModelsError
@@ -168,9 +168,10 @@ def _run_reference(
     with _sentences(), _opened(settings) as embedders, images_progress() as progress:
         layout = read_layout(folder, limit)
         case = cases(layout, normal=(normal,) if normal else ())[0]
-        bar = progress.add_task(f"Embedding {folder.name}", total=len(layout.files()))
+        files = files_needed(layout, case)
+        bar = progress.add_task(f"Embedding {folder.name}", total=len(files))
         pool, embedder = embed_files(
-            layout.files(), embedders, specification, out / "vectors", lambda count: progress.advance(bar, count)
+            files, embedders, specification, out / "vectors", lambda count: progress.advance(bar, count)
         )
         tests = sum(map(len, layout.test.values()))
         bank = sum(len(layout.train[kind]) for kind in case.normal)

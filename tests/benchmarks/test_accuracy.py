@@ -12,7 +12,7 @@ from benchmarks.errors import BenchmarkRefused
 from benchmarks.report import accuracy_text, write_report
 from tests.benchmarks.conftest import SPEC
 
-PLAN = AccuracyPlan(limit=30, bank=20, set_sizes=(3, 20), fraction=0.4, poolings=("mean",))
+PLAN = AccuracyPlan(limit=18, bank=18, set_sizes=(3, 20), fraction=0.4, poolings=("mean",))
 
 
 def figures(found: dict[str, Any]) -> str:
@@ -41,7 +41,7 @@ def test_every_class_is_measured_under_every_protocol(digits: Path, embedders: E
     assert found["weights"] == "stand-in"
     images = found["protocols"]["images"]
     assert [one["case"] for one in images["cases"]] == list("0123456789")
-    assert all((one["bank"], one["normal"], one["strangers"]) == (20, 30, 270) for one in images["cases"])
+    assert all((one["bank"], one["normal"], one["strangers"]) == (18, 18, 162) for one in images["cases"])
     assert images["means"][0]["roc_auc"] > 0.8  # scans of one digit are near each other even untrained
     contaminated = found["protocols"]["contaminated"]["cases"]
     assert all((one["planted"], one["dropped"]) == (2, 3) for one in contaminated)
@@ -53,12 +53,12 @@ def test_every_class_is_measured_under_every_protocol(digits: Path, embedders: E
 def test_defects_are_planted_from_test_images_which_are_then_not_tested(
     textures: Path, embedders: Embedders, cache: Path
 ) -> None:
-    plan = AccuracyPlan(protocols=("contaminated",), bank=90, metric="l2", k=1)
+    plan = AccuracyPlan(protocols=("contaminated",), limit=54, bank=45, metric="l2", k=1)
     found = measure_accuracy(textures, embedders, SPEC, plan, cache)
     case = found["protocols"]["contaminated"]["cases"][0]
-    assert case["planted"] == 10
-    assert case["clean"]["strangers"] == 80
-    assert case["clean"]["normal"] == 120
+    assert case["planted"] == 5
+    assert case["clean"]["strangers"] == 85
+    assert case["clean"]["normal"] == 54
 
 
 def test_several_classes_together(digits: Path, embedders: Embedders, cache: Path) -> None:

@@ -12,7 +12,7 @@ from benchmarks.embedding import embed_files
 from benchmarks.errors import BenchmarkRefused
 from benchmarks.folders import cases, read_layout
 from benchmarks.protocols import live_bank
-from benchmarks.reference import COLLECTION, compare, reference_scores, reference_text
+from benchmarks.reference import COLLECTION, compare, files_needed, reference_scores, reference_text
 from models.methods.dn2 import DN2Params
 from tests.benchmarks.conftest import SPEC
 
@@ -32,7 +32,7 @@ def test_served_scores_equal_the_reference(
 ) -> None:
     layout = read_layout(digits, 6)
     case = cases(layout, normal=("8",))[0]
-    pool, embedder = embed_files(layout.files(), embedders, SPEC, cache)
+    pool, embedder = embed_files(files_needed(layout, case), embedders, SPEC, cache)
     with open_client(None, tmp_path / "service") as client:
         compared = compare(client, layout, case, pool, SETTINGS, embedder.identity.fingerprint, is_stored=is_stored)
         assert not client.exists(client.collection(COLLECTION))

@@ -18,6 +18,7 @@ import json
 import logging
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -173,6 +174,11 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(kind, _any)
 
 
+def _instance(request: Request) -> str:
+    """The path as a URI reference. `request.url` would lose what an id may hold: `?`, `#`, line ends."""
+    return quote(request.scope["path"], safe="/:@!$&'()*+,;=~")
+
+
 async def _any(request: Request, error: Exception) -> JSONResponse:
     status, code, detail = describe(error)
     if status >= 500:
@@ -180,7 +186,7 @@ async def _any(request: Request, error: Exception) -> JSONResponse:
             logging.ERROR if status == 500 else logging.WARNING, "%s", code, exc_info=error if status == 500 else None
         )
     more = error.more if isinstance(error, ServiceError) else {}
-    return problem(status, code, detail, request.url.path, **more)
+    return problem(status, code, detail, _instance(request), **more)
 
 
 async def _validation(request: Request, error: Exception) -> JSONResponse:
@@ -192,7 +198,7 @@ async def _validation(request: Request, error: Exception) -> JSONResponse:
         error = UnsupportedMedia(f"Content type `{kind}` is not read here; send application/json.")
         return await _any(request, error)
     detail = f"`{first['where']}`: {first['what']}."
-    return problem(422, "invalid", detail, request.url.path, errors=errors)
+    return problem(422, "invalid", detail, _instance(request), errors=errors)
 
 
 async def _http(request: Request, error: Exception) -> JSONResponse:
@@ -205,7 +211,7 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
         detail = f"There is nothing at {request.url.path}; /docs lists every path."
     if error.status_code == 405:
         detail = f"{request.method} is not offered at {request.url.path}; /docs lists every path."
-    answer = problem(error.status_code, codes.get(error.status_code, "http_error"), detail, request.url.path)
+    answer = problem(error.status_code, codes.get(error.status_code, "http_error"), detail, _instance(request))
     for name, value in (error.headers or {}).items():
         answer.headers[name] = value
     return answer

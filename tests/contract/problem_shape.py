@@ -2,6 +2,7 @@
 
 import http
 from typing import Any
+from urllib.parse import unquote
 
 from httpx2 import Response
 
@@ -18,7 +19,8 @@ def problem_of(answer: Response, status: int, code: str | None = None) -> dict[s
     assert body["title"] == http.HTTPStatus(status).phrase
     assert body["type"] == f"urn:oddity:problem:{body['code']}"
     assert all(isinstance(body[field], str) and body[field] for field in FIELDS - {"status"}), body
-    assert body["instance"] == answer.request.url.path, body
+    asked = answer.request.url.raw_path.decode().partition("?")[0]
+    assert unquote(body["instance"]) == unquote(asked) and body["instance"].isascii(), body
     assert "Traceback" not in answer.text and "site-packages" not in answer.text
     assert ("retry-after" in answer.headers) == (status in (429, 503))
     if code is not None:

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import delete, select
+from sqlalchemy import delete, insert, inspect, select
 from sqlalchemy.orm import Session
 
+from app.db.statements import insert_unless_there
 from app.db.tables import CollectionRow, DeletionRow, ImageRow, RuntimeRow, VectorRow
 
 PARAMETERS_MAX = 500  # of one IN (…), well below what any database takes
@@ -44,21 +45,50 @@ def has_embedding(session: Session, collection_id: int, embedding_id: int) -> bo
 def runtime_id(session: Session, description: dict[str, Any]) -> int:
     """The row of this engine, precision and versions, made when new."""
     digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
-    row = session.scalar(select(RuntimeRow).where(RuntimeRow.digest == digest))
-    if row is None:
-        row = RuntimeRow(digest=digest, description=description)
-        session.add(row)
-        session.flush()
-    return row.id
+    known = select(RuntimeRow.id).where(RuntimeRow.digest == digest)
+    found = session.scalar(known)
+    if found is None:
+        # Writers of other collections may be making the same row: theirs is as good.
+        session.execute(insert_unless_there(session, RuntimeRow, {"digest": digest, "description": description}))
+        found = session.execute(known).scalar_one()
+    return found
 
 
-def set_vector(session: Session, image_pk: int, embedding_id: int, runtime: int, vector: NDArray[np.float32]) -> None:
-    """Store an image's embedding in place of any earlier one."""
-    session.merge(
-        VectorRow(
-            image_pk=image_pk, embedding_id=embedding_id, runtime_id=runtime, vector=vector.astype("<f4").tobytes()
-        )
-    )
+def store(
+    session: Session, embedding_id: int, runtime: int, images: Iterable[tuple[ImageRow, NDArray[np.float32]]]
+) -> None:
+    """Store images with their embeddings in place of any earlier ones.
+
+    New images are rows that the session does not know. They are inserted together: adding them to the session would
+    cost a statement for each on SQLite.
+    """
+    chosen = list(images)
+    known = [row.id for row, _ in chosen if row.id is not None]
+    new = [row for row, _ in chosen if row.id is None]
+    if new:
+        pks = dict(session.execute(insert(ImageRow).returning(ImageRow.image_id, ImageRow.id), _values(new)).all())
+        for row in new:
+            row.id = pks[row.image_id]
+    for start in range(0, len(known), PARAMETERS_MAX):
+        some = known[start : start + PARAMETERS_MAX]
+        old = delete(VectorRow).where(VectorRow.image_pk.in_(some), VectorRow.embedding_id == embedding_id)
+        session.execute(old, execution_options={"synchronize_session": False})
+    vectors = [
+        {
+            "image_pk": row.id,
+            "embedding_id": embedding_id,
+            "runtime_id": runtime,
+            "vector": vector.astype("<f4").tobytes(),
+        }
+        for row, vector in chosen
+    ]
+    if vectors:
+        session.execute(insert(VectorRow), vectors)
+
+
+def _values(rows: Iterable[ImageRow]) -> list[dict[str, Any]]:
+    names = [column.key for column in inspect(ImageRow).column_attrs if column.key != "id"]
+    return [{name: getattr(row, name) for name in names} for row in rows]
 
 
 def remove(session: Session, collection_id: int, pks: Sequence[int], sequence: int) -> None:
@@ -66,7 +96,8 @@ def remove(session: Session, collection_id: int, pks: Sequence[int], sequence: i
     for start in range(0, len(pks), PARAMETERS_MAX):
         some = pks[start : start + PARAMETERS_MAX]
         session.execute(delete(ImageRow).where(ImageRow.collection_id == collection_id, ImageRow.id.in_(some)))
-        session.add_all(DeletionRow(collection_id=collection_id, image_pk=pk, sequence=sequence) for pk in some)
+        gone = [{"collection_id": collection_id, "image_pk": pk, "sequence": sequence} for pk in some]
+        session.execute(insert(DeletionRow), gone)
 
 
 def change_roles(rows: Iterable[ImageRow], role: str, sequence: int, now: datetime) -> None:

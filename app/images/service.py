@@ -168,6 +168,7 @@ def _write(
     now: datetime,
 ) -> None:
     rows = repository.by_ids(session, state.id, {one.image_id for one in candidates if one.problem is None})
+    vectors: dict[str, NDArray[np.float32]] = {}
     for one in candidates:
         if one.problem is not None:
             one.status = "refused"
@@ -190,7 +191,10 @@ def _write(
             one.problem, one.status = item_problem(fault), "refused"
         else:
             one.status = "created" if row is None else "updated"
-            rows[one.image_id] = _store(session, state, one, row, sequence, runtime, now)
+            rows[one.image_id] = _filled(row or _new(state, one, now), one, sequence, now)
+            vectors[one.image_id] = one.vector
+    stored = ((rows[image_id], vector) for image_id, vector in vectors.items())
+    repository.store(session, state.embedding_id, runtime, stored)
 
 
 def _retell(row: ImageRow, one: _Candidate, sequence: int, now: datetime) -> bool:
@@ -206,19 +210,12 @@ def _retell(row: ImageRow, one: _Candidate, sequence: int, now: datetime) -> boo
     return bool(changed)
 
 
-def _store(
-    session: Session,
-    state: CollectionState,
-    one: _Candidate,
-    row: ImageRow | None,
-    sequence: int,
-    runtime: int,
-    now: datetime,
-) -> ImageRow:
-    assert one.prepared is not None and one.vector is not None
-    if row is None:
-        row = ImageRow(collection_id=state.id, image_id=one.image_id, role="normal", created_at=now)
-        session.add(row)
+def _new(state: CollectionState, one: _Candidate, now: datetime) -> ImageRow:
+    return ImageRow(collection_id=state.id, image_id=one.image_id, role="normal", created_at=now)
+
+
+def _filled(row: ImageRow, one: _Candidate, sequence: int, now: datetime) -> ImageRow:
+    assert one.prepared is not None
     for name, value in _said(one).items():
         setattr(row, name, value)
     row.sha256, row.pixel_sha256 = one.sha256, one.prepared.pixel_sha256
@@ -226,8 +223,6 @@ def _store(
     row.format, row.width, row.height = one.prepared.format, one.prepared.width, one.prepared.height
     row.size_bytes = len(one.data)
     row.sequence, row.updated_at = sequence, now
-    session.flush()
-    repository.set_vector(session, row.id, state.embedding_id, runtime, one.vector)
     return row
 
 

@@ -11,7 +11,7 @@ from app.errors import Invalid
 from app.idempotency import Request as KeyedRequest
 from app.images import service
 from app.images.schemas import AddParameters, ChangeParameters, Role, Selection
-from app.names import CollectionName, ImageId, Name
+from app.names import SEQUENCE_HEADER, After, CollectionName, ImageId, Name
 from app.openapi import images_body
 
 router = APIRouter(tags=["images"])
@@ -31,6 +31,8 @@ INERT = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "defaul
     openapi_extra=images_body(
         items="JSON text: one object for each file with id, role, label, group, metadata.",
         role="normal, anomalous, unlabelled or example, for all files.",
+        label="Label of all files.",
+        group="What all files belong to (part, camera, day): calibration leaves it out as a whole.",
         mode="upsert or insert_only.",
     ),
 )
@@ -63,10 +65,11 @@ async def list_images(
     label: Name | None = None,
     group: Name | None = None,
     filter: Annotated[str | None, Query(max_length=65536, description="Metadata filter as JSON text.")] = None,
+    after: After = None,
 ) -> dict[str, Any]:
     """Images in order of arrival, page by page."""
     selection = parse(Selection, {"role": role, "label": label, "group": group, "filter": filter})
-    images, following = await slots.run(service.list_images, core, c, selection, int(cursor or 0), limit)
+    images, following = await slots.run(service.list_images, core, c, selection, int(cursor or 0), limit, after)
     return {"images": images, "next": None if following is None else str(following)}
 
 
@@ -114,6 +117,8 @@ async def change_image(
 
 
 @router.delete("/v1/collections/{c}/images/{id}", status_code=204)
-async def delete_image(c: CollectionName, image_id: ImagePath, core: CoreDependency, slots: SlotsDependency) -> None:
+async def delete_image(
+    c: CollectionName, image_id: ImagePath, core: CoreDependency, slots: SlotsDependency, response: Response
+) -> None:
     """Delete one image."""
-    await slots.run(service.delete_image, core, c, image_id)
+    response.headers[SEQUENCE_HEADER] = str(await slots.run(service.delete_image, core, c, image_id))

@@ -16,6 +16,8 @@ from app.collections.endpoints import router as collections_router
 from app.core import Core
 from app.db.engine import Database
 from app.dependencies import refuse_unknown_parameters
+from app.duplicates.endpoints import router as duplicates_router
+from app.duplicates.service import HANDLERS as DUPLICATES
 from app.embedders import Embedders
 from app.feedback.endpoints import router as feedback_router
 from app.groups.endpoints import router as groups_router
@@ -27,6 +29,7 @@ from app.importing.service import HANDLERS as IMPORTING
 from app.jobs.endpoints import router as jobs_router
 from app.jobs.runner import Runner
 from app.limits import Slots
+from app.memory import memory_bytes
 from app.page import router as page_router
 from app.scorers.endpoints import router as scorers_router
 from app.scoring.endpoints import router as scoring_router
@@ -51,11 +54,12 @@ ROUTERS = (
     scorers_router,
     feedback_router,
     upkeep_router,
+    duplicates_router,
     snapshots_router,
     jobs_router,
     health_router,
 )
-HANDLERS = {**UPKEEP, **IMPORTING, **SNAPSHOTS}
+HANDLERS = {**UPKEEP, **IMPORTING, **DUPLICATES, **SNAPSHOTS}
 # These write what they receive to a file, under limits of their own.
 UPLOADS = re.compile(r"/v1/collections/[^/]+/(images/import|restore)")
 
@@ -73,7 +77,11 @@ def open_core(settings: Settings, clock: Clock = utc_now) -> Core:
         store=ImageStore(settings.data / "images"),
         thumbnails=ImageStore(settings.data / "thumbnails"),
         embedders=Embedders(settings, threads),
-        shelf=Shelf(database),
+        shelf=Shelf(
+            database,
+            settings.memory_budget_bytes or memory_bytes() // 2,
+            settings.follow_wait_s,
+        ),
         idempotency=Idempotency(database, settings.idempotency_hours, clock),
         clock=clock,
     )

@@ -5,7 +5,7 @@ import unicodedata
 from typing import Annotated
 
 from fastapi import Path
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 NAME = re.compile(r"[\w.\-]{1,128}")  # \w is Unicode letters, digits and the underscore
 
@@ -28,6 +28,17 @@ def valid_id(image_id: str) -> str:
     return image_id
 
 
+SEQUENCE_HEADER = "Oddity-Sequence"  # of answers without a body
+SEQUENCE_MAX = 2**63 - 1  # what a column of the record holds
+
 Name = Annotated[str, AfterValidator(valid_name)]
 ImageId = Annotated[str, AfterValidator(valid_id)]
+After = Annotated[
+    int | None,
+    Field(
+        ge=0,
+        le=SEQUENCE_MAX,
+        description="A `sequence` that a write answered: wait for a moment, if need be, until this process knows it.",
+    ),
+]
 CollectionName = Annotated[str, AfterValidator(valid_name), Path(alias="c", description="Name of the collection.")]

@@ -23,6 +23,18 @@ class Settings(BaseSettings):
         float, Field(gt=0, le=600, description="How long a writer waits for another before it gives up.")
     ] = 30.0
 
+    follow_wait_s: Annotated[
+        float,
+        Field(ge=0, le=60, description="How long a read with `after` waits for that change before 503 is answered."),
+    ] = 5.0
+    memory_budget_bytes: Annotated[
+        int | None,
+        Field(
+            ge=2**20,
+            description="Memory for collections; the least recently used make room. Unset: half of what there is.",
+        ),
+    ] = None
+
     weights: Annotated[
         str,
         Field(
@@ -74,9 +86,9 @@ class Settings(BaseSettings):
     import_limit_ratio: Annotated[
         float, Field(ge=1, le=10_000, description="Most bytes that one byte of an archive may unpack to.")
     ] = 200.0
-    import_limit_entries: Annotated[
-        int, Field(ge=1, le=10_000_000, description="Most entries of an archive.")
-    ] = 500_000
+    import_limit_entries: Annotated[int, Field(ge=1, le=10_000_000, description="Most entries of an archive.")] = (
+        500_000
+    )
     snapshot_limit_bytes: Annotated[
         int, Field(ge=1024, le=2**44, description="Largest snapshot that is uploaded to be restored.")
     ] = 64 * 2**30

@@ -8,7 +8,7 @@ from app.bodies import parse
 from app.collections import service
 from app.collections.settings import CollectionSettings
 from app.dependencies import CoreDependency, SlotsDependency
-from app.names import CollectionName
+from app.names import After, CollectionName
 
 router = APIRouter(tags=["collections"])
 IfMatch = Annotated[str | None, Header(description="Only when the collection still carries this ETag.")]
@@ -61,10 +61,10 @@ async def patch_collection(
 
 @router.get("/v1/collections/{c}")
 async def get_collection(
-    c: CollectionName, core: CoreDependency, slots: SlotsDependency, response: Response
+    c: CollectionName, core: CoreDependency, slots: SlotsDependency, response: Response, after: After = None
 ) -> dict[str, Any]:
     """Settings, fingerprint of the embedding, counts and revision."""
-    answer, tag = await slots.run(service.get_collection, core, c)
+    answer, tag = await slots.run(service.get_collection, core, c, after)
     response.headers["ETag"] = tag
     return answer
 

@@ -7,20 +7,40 @@ from typing import Any
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
+from app.db.statements import insert_unless_there
 from app.db.tables import CollectionRow, EmbeddingRow, ImageRow
 from app.errors import NotFound
 
 HIDDEN = "/"  # begins the name of a collection that is not complete yet; no caller can ask for such a name
 
 
-def find(session: Session, name: str) -> CollectionRow | None:
-    """The collection of this name, if there is one."""
-    return session.scalar(select(CollectionRow).where(CollectionRow.name == name))
+def find(session: Session, name: str, *, locked: bool = False) -> CollectionRow | None:
+    """The collection of this name, if there is one.
+
+    A write that looks before it changes the row must have it `locked`: on PostgreSQL another could change it in
+    between, unseen.
+    """
+    statement = select(CollectionRow).where(CollectionRow.name == name)
+    return session.scalar(statement.with_for_update() if locked else statement)
 
 
-def require(session: Session, name: str) -> CollectionRow:
+def add(session: Session, name: str, settings: dict[str, Any], now: datetime) -> CollectionRow | None:
+    """A new collection of this name without an embedding yet; None when another request was quicker."""
+    values = {
+        "name": name,
+        "settings": settings,
+        "embedding_id": 0,
+        "sequence": 0,
+        "created_at": now,
+        "updated_at": now,
+    }
+    pk = session.scalar(insert_unless_there(session, CollectionRow, values).returning(CollectionRow.id))
+    return None if pk is None else session.get_one(CollectionRow, pk)
+
+
+def require(session: Session, name: str, *, locked: bool = False) -> CollectionRow:
     """The collection of this name. Raises NotFound."""
-    row = find(session, name)
+    row = find(session, name, locked=locked)
     if row is None:
         raise NotFound(f"There is no collection `{name}`; PUT /v1/collections/{name} makes one.", "collection_unknown")
     return row

@@ -35,10 +35,8 @@ def put_collection(
     facts = embedding_facts(core, settings)
     now = core.clock()
     with core.database.write() as session:
-        if repository.find(session, name) is None:
-            row = CollectionRow(name=name, settings=settings.model_dump(mode="json"), created_at=now, updated_at=now)
-            session.add(row)
-            session.flush()
+        row = repository.add(session, name, settings.model_dump(mode="json"), now)
+        if row is not None:
             row.embedding_id = repository.add_embedding(session, row.id, facts, now).id
             session.flush()
             return _shown(session, row), etag(row), True
@@ -59,7 +57,7 @@ def patch_collection(core: Core, name: str, given: dict[str, Any], if_match: str
     facts = embedding_facts(core, after) if changed else None
     now = core.clock()
     with core.database.write() as session:
-        row = repository.require(session, name)
+        row = repository.require(session, name, locked=True)
         _check_match(row, if_match)
         if CollectionSettings(**row.settings) != before:
             raise Conflict(f"Collection `{name}` was changed by another request just now; repeat yours.")
@@ -79,8 +77,10 @@ def patch_collection(core: Core, name: str, given: dict[str, Any], if_match: str
         return _shown(session, row), etag(row)
 
 
-def get_collection(core: Core, name: str) -> tuple[dict[str, Any], str]:
+def get_collection(core: Core, name: str, after: int | None = None) -> tuple[dict[str, Any], str]:
     """The collection as it stands, and its tag."""
+    if after is not None:
+        core.shelf.get(name, after)
     with core.database.read() as session:
         row = repository.require(session, name)
         return _shown(session, row), etag(row)
@@ -97,7 +97,7 @@ def list_collections(core: Core, after: str, limit: int) -> tuple[list[dict[str,
 def delete_collection(core: Core, name: str, if_match: str | None) -> None:
     """Delete a collection with its images, at once."""
     with core.database.write() as session:
-        row = repository.require(session, name)
+        row = repository.require(session, name, locked=True)
         _check_match(row, if_match)
         repository.drop(session, row.id)
         core.idempotency.forget(session, f"POST /v1/collections/{name}/")
@@ -159,6 +159,7 @@ def _shown(session: Session, row: CollectionRow) -> dict[str, Any]:
         "images": sum(counts.values()),
         "roles": counts,
         "revision": row.sequence,
+        "sequence": row.sequence,
         "created_at": shown(row.created_at),
         "updated_at": shown(row.updated_at),
     }

@@ -2,14 +2,14 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import JSONResponse
 
 from app.bodies import parse, read_body
 from app.dependencies import CoreDependency, SlotsDependency
 from app.groups import service
 from app.groups.schemas import GroupScoreParameters, RegisterParameters
-from app.names import CollectionName, Name
+from app.names import SEQUENCE_HEADER, CollectionName, Name
 from app.openapi import images_body
 
 router = APIRouter(tags=["groups"])
@@ -54,15 +54,18 @@ async def get_group(
 
 
 @router.delete("/v1/collections/{c}/groups/{g}", status_code=204)
-async def delete_group(c: CollectionName, group: GroupName, core: CoreDependency, slots: SlotsDependency) -> None:
+async def delete_group(
+    c: CollectionName, group: GroupName, core: CoreDependency, slots: SlotsDependency, response: Response
+) -> None:
     """Forget a group; its images stay."""
-    await slots.run(service.delete_group, core, c, group)
+    response.headers[SEQUENCE_HEADER] = str(await slots.run(service.delete_group, core, c, group))
 
 
 @router.post(
     "/v1/collections/{c}/groups/anomaly",
     responses={207: {"description": "Some files could not be read; the set of the others is scored."}},
     openapi_extra=images_body(
+        after="A `sequence` that a write answered: wait for a moment until this process knows it.",
         pooling="mean, max or concat.",
         k="Mean distance to the k nearest normal sets.",
         neighbours="How many nearest normal sets are shown.",

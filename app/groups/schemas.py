@@ -6,7 +6,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.bodies import json_parameter
 from app.images.schemas import Role
-from app.names import ImageId
+from app.names import After, ImageId
 
 MEMBERS_MAX = 10_000
 Members = Annotated[list[ImageId], BeforeValidator(json_parameter), Field(max_length=MEMBERS_MAX)]
@@ -34,3 +34,4 @@ class GroupScoreParameters(BaseModel):
     neighbours: Annotated[int | None, Field(ge=0, le=100)] = None
     false_alarm_rate: Annotated[float | None, Field(gt=0, lt=1)] = None
     ids: Members | None = None
+    after: After = None

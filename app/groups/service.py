@@ -92,8 +92,8 @@ def get_group(core: Core, name: str, group: str) -> dict[str, Any]:
         return _shown(state, group)
 
 
-def delete_group(core: Core, name: str, group: str) -> None:
-    """Forget a group; its images stay. Raises NotFound."""
+def delete_group(core: Core, name: str, group: str) -> int:
+    """Forget a group, its images stay: the sequence of the change. Raises NotFound."""
     state = core.shelf.get(name)
     with core.database.write() as session:
         sequence = next_sequence(session, state.id, core.clock())
@@ -102,6 +102,7 @@ def delete_group(core: Core, name: str, group: str) -> None:
             raise NotFound(f"Collection `{name}` has no group `{group}`.", "group_unknown")
         repository.remove(session, row, sequence)
     core.shelf.follow(state)
+    return sequence
 
 
 def score_group(
@@ -111,7 +112,7 @@ def score_group(
 
     A file that cannot be read has its problem in its place, and the set of the others is scored.
     """
-    state = core.shelf.get(name)
+    state = core.shelf.get(name, parameters.after)
     images = vectors_of(core, state, uploads, parameters.ids)
     if not images.places:
         raise Invalid("No image of the set could be read.", "no_images", problems=list(images.problems.values()))

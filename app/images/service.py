@@ -253,16 +253,17 @@ def show(row: ImageRow) -> dict[str, Any]:
         "width": row.width,
         "height": row.height,
         "bytes": row.size_bytes,
+        "sequence": row.sequence,
         "created_at": shown(row.created_at),
         "updated_at": shown(row.updated_at),
     }
 
 
 def list_images(
-    core: Core, name: str, selection: Selection, after: int, limit: int
+    core: Core, name: str, selection: Selection, after: int, limit: int, sequence: int | None = None
 ) -> tuple[list[dict[str, Any]], int | None]:
     """Images in order of arrival that fit the selection, and the row to go on after when there may be more."""
-    state = core.shelf.get(name)
+    state = core.shelf.get(name, sequence)
     chosen = parse_filter(selection.filter)
     found: list[dict[str, Any]] = []
     with core.database.read() as session:
@@ -353,13 +354,14 @@ def delete_images(core: Core, name: str, selection: Selection) -> dict[str, Any]
     return {"deleted": len(gone), "missing": missing, "sequence": sequence}
 
 
-def delete_image(core: Core, name: str, image_id: str) -> None:
-    """Delete one image. Raises NotFound."""
+def delete_image(core: Core, name: str, image_id: str) -> int:
+    """Delete one image: the sequence of the change. Raises NotFound."""
     state = core.shelf.get(name)
     with core.database.write() as session:
         sequence = next_sequence(session, state.id, core.clock())
         repository.remove(session, state.id, [_require(session, state, image_id).id], sequence)
     core.shelf.follow(state)
+    return sequence
 
 
 def _row(core: Core, name: str, image_id: str) -> ImageRow:

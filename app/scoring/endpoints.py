@@ -54,6 +54,7 @@ EXAMPLE = {
         false_alarm_rate="Share of normal images that may alarm.",
         heatmap="true for a heat map, where the scorer gives one.",
         control="fdr adds `flagged`: Benjamini-Hochberg over the images of this request.",
+        after="A `sequence` that a write answered: wait for a moment until this process knows it.",
         ids="JSON list of stored images to score instead of files.",
     ),
 )

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.bodies import json_parameter
-from app.names import ImageId
+from app.names import After, ImageId
 
 Rate = Annotated[float, Field(gt=0, lt=1)]
 
@@ -21,4 +21,5 @@ class ScoreParameters(BaseModel):
     false_alarm_rate: Rate | None = None
     heatmap: bool = False
     control: Literal["none", "fdr"] = "none"
+    after: After = None
     ids: Annotated[list[ImageId] | None, BeforeValidator(json_parameter), Field(max_length=1000)] = None

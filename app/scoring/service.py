@@ -38,7 +38,7 @@ def score_images(
     The score of an image depends on the image and the bank alone, never on what else is in the request. A stored image
     is scored against the bank without itself.
     """
-    state = core.shelf.get(name)
+    state = core.shelf.get(name, parameters.after)
     _check_scorer(state, parameters)
     images = vectors_of(core, state, uploads, parameters.ids)
     with state.lock.read():

@@ -37,6 +37,7 @@ EXAMPLE = {
         k="How many, 1 to 1000.",
         filter='JSON: {"must": [{"key": "line", "match": 3}], "should": […], "must_not": […]}.',
         max_distance="Leave out what is farther.",
+        after="A `sequence` that a write answered: wait for a moment until this process knows it.",
         exact="true to search exhaustively.",
     ),
 )

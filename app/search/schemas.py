@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.bodies import json_parameter
-from app.names import ImageId
+from app.names import After, ImageId
 
 Examples = Annotated[list[ImageId], BeforeValidator(json_parameter), Field(max_length=1000)]
 
@@ -25,3 +25,4 @@ class QueryParameters(BaseModel):
     filter: Annotated[Any, BeforeValidator(json_parameter)] = None
     max_distance: Annotated[float | None, Field(ge=0)] = None
     exact: bool = False
+    after: After = None

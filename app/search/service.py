@@ -22,7 +22,7 @@ def query(core: Core, name: str, uploads: Sequence[Upload], parameters: QueryPar
     The filter is applied before the search, never after it: k images come back whenever k of them fit. A stored image
     given as `id` or as an example is not among its own results.
     """
-    state = core.shelf.get(name)
+    state = core.shelf.get(name, parameters.after)
     _exactly_one(uploads, parameters)
     problems: dict[int, dict[str, Any]] = {}
     left_out: list[set[int]]

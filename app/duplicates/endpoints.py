@@ -1,0 +1,49 @@
+"""POST /v1/collections/{c}/duplicates, and what was found."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Header, Query
+from fastapi.responses import JSONResponse
+
+from app.dependencies import CoreDependency, SlotsDependency
+from app.duplicates import service
+from app.duplicates.schemas import DuplicatesId, DuplicatesParameters, Level
+from app.jobs.schemas import Wait
+from app.jobs.submission import RESPONSES, WakeDependency, answer
+from app.names import CollectionName
+
+router = APIRouter(tags=["search"])
+IdempotencyKey = Annotated[
+    str | None, Header(min_length=1, max_length=255, description="A repeat under the same key gets the first job.")
+]
+Searching = Annotated[DuplicatesParameters, Body(examples=[{"levels": ["exact_bytes", "exact_pixels", "near"]}])]
+NO_PARAMETERS = DuplicatesParameters()
+
+
+@router.post("/v1/collections/{c}/duplicates", status_code=202, responses=RESPONSES)
+async def find_duplicates(
+    c: CollectionName,
+    core: CoreDependency,
+    slots: SlotsDependency,
+    wake: WakeDependency,
+    parameters: Searching = NO_PARAMETERS,
+    wait: Wait = 0.0,
+    idempotency_key: IdempotencyKey = None,
+) -> JSONResponse:
+    """Find images that are there more than once (job): same bytes, same pixels, near copies, similar ones."""
+    submitted = await slots.run(service.submit_duplicates, core, c, parameters, idempotency_key)
+    return await answer(core, slots, wake, submitted, wait)
+
+
+@router.get("/v1/collections/{c}/duplicates/{job}")
+async def show_duplicates(
+    c: CollectionName,
+    job: DuplicatesId,
+    core: CoreDependency,
+    slots: SlotsDependency,
+    level: Level | None = None,
+    cursor: Annotated[str, Query(pattern="^[0-9]{0,18}$", description="`next` of the page before.")] = "",
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> dict[str, Any]:
+    """The sets that a job found, level by level, in pages that are counted in images."""
+    return await slots.run(service.show_duplicates, core, c, job, level, int(cursor or 0), limit)

@@ -1,0 +1,73 @@
+"""Every SQL statement about duplicates."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from sqlalchemy import delete, func, insert, select
+from sqlalchemy.orm import Session
+
+from app.db.tables import DuplicateRow, ImageRow, JobRow
+
+PAGE_ROWS = 1000
+
+
+def same_bytes(session: Session, collection_id: int, role: str | None) -> Iterator[tuple[str, str, int]]:
+    """Hash, id and 1 of every image that shares its bytes with another, set by set."""
+    shared = _images(select(ImageRow.sha256), collection_id, role).group_by(ImageRow.sha256)
+    statement = _images(select(ImageRow.sha256, ImageRow.image_id), collection_id, role)
+    statement = statement.where(ImageRow.sha256.in_(shared.having(func.count() > 1)))
+    for found in session.execute(statement.order_by(ImageRow.sha256, ImageRow.id)).yield_per(PAGE_ROWS):
+        yield found[0], found[1], 1
+
+
+def same_pixels(session: Session, collection_id: int, role: str | None) -> Iterator[tuple[str, str, int]]:
+    """Pixel hash and id of the first image of each of several byte strings with the same pixels, and how many have it.
+
+    Set by set; images of the same bytes stand for one.
+    """
+    shared = _images(select(ImageRow.pixel_sha256), collection_id, role).group_by(ImageRow.pixel_sha256)
+    shared = shared.having(func.count(func.distinct(ImageRow.sha256)) > 1)
+    first = _images(select(func.min(ImageRow.id).label("pk"), func.count().label("copies")), collection_id, role)
+    firsts = first.where(ImageRow.pixel_sha256.in_(shared)).group_by(ImageRow.sha256).subquery()
+    statement = select(ImageRow.pixel_sha256, ImageRow.image_id, firsts.c.copies).join(
+        firsts, firsts.c.pk == ImageRow.id
+    )
+    for found in session.execute(statement.order_by(ImageRow.pixel_sha256, ImageRow.id)).yield_per(PAGE_ROWS):
+        yield found[0], found[1], found[2]
+
+
+def distinct_pictures(session: Session, collection_id: int, role: str | None) -> dict[int, int]:
+    """Key of the first image of each picture, ascending, and how many images show it."""
+    statement = _images(select(func.min(ImageRow.id), func.count()), collection_id, role)
+    found = session.execute(statement.group_by(ImageRow.pixel_sha256)).all()
+    return dict(sorted((one[0], one[1]) for one in found))
+
+
+def clear(session: Session, job_id: str) -> None:
+    """Forget what an interrupted run of a job found."""
+    session.execute(delete(DuplicateRow).where(DuplicateRow.job_id == job_id))
+
+
+def add(session: Session, job_id: str, rows: Sequence[dict[str, Any]]) -> None:
+    """Note members of sets, in order."""
+    if rows:
+        session.execute(insert(DuplicateRow), [{"job_id": job_id, **row} for row in rows])
+
+
+def page(session: Session, job_id: str, level: str | None, after: int, limit: int) -> Sequence[DuplicateRow]:
+    """Members of sets, in order, after this row."""
+    statement = select(DuplicateRow).where(DuplicateRow.job_id == job_id, DuplicateRow.id > after)
+    if level is not None:
+        statement = statement.where(DuplicateRow.level == level)
+    return session.scalars(statement.order_by(DuplicateRow.id).limit(limit)).all()
+
+
+def job(session: Session, collection_id: int, job_id: str) -> JobRow | None:
+    """The job of this id, if it looked for duplicates in this collection."""
+    row = session.get(JobRow, job_id)
+    return row if row is not None and (row.collection_id, row.kind) == (collection_id, "duplicates") else None
+
+
+def _images(statement: Any, collection_id: int, role: str | None) -> Any:
+    statement = statement.where(ImageRow.collection_id == collection_id)
+    return statement if role is None else statement.where(ImageRow.role == role)

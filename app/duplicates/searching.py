@@ -1,0 +1,172 @@
+"""Which pictures lie close together: pairs by embedding, told apart by a hash of what they look like."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from app.core import Core
+from app.errors import Conflict, NotFound
+from app.jobs.context import JobContext
+from app.shelf import CollectionState, image_key
+from models.errors import ModelsError
+from models.perceptual import altered_copies, hash_distance, perceptual_hash
+
+BLOCK_ROWS = 64  # searched under one hold of the collection's lock
+NEIGHBOURS_FIRST = 16
+NEIGHBOURS_MAX = 1024
+SAMPLE = 32  # images whose altered copies say how far copies lie
+SAMPLE_SHARE = 0.95  # of those copies that are within the bound
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Pairs of pictures by their place in the list searched, the lower place first, and their distances."""
+
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    distances: NDArray[np.float32]
+
+    def chosen(self, which: NDArray[np.bool_]) -> "Pairs":
+        """Some of the pairs."""
+        return Pairs(self.first[which], self.second[which], self.distances[which])
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A picture in a set: its place, the nearest of the others, and the number of that pair."""
+
+    place: int
+    nearest: int
+    pair: int
+
+
+def close_pairs(state: CollectionState, pks: NDArray[np.int64], bound: float, context: JobContext) -> tuple[Pairs, int]:
+    """Every pair at most `bound` apart, and how many pictures have more close neighbours than are looked at.
+
+    Memory: the pairs; the collection is searched in blocks of 64 pictures.
+    """
+    found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]] = []
+    crowded = 0
+    for start in range(0, pks.size, BLOCK_ROWS):
+        context.progress(start, int(pks.size), "comparing")
+        rows = np.arange(start, min(start + BLOCK_ROWS, pks.size))
+        k = NEIGHBOURS_FIRST
+        while rows.size:
+            with state.lock.read():
+                rows = rows[[int(pk) in state.entries for pk in pks[rows]]]
+                if not rows.size:
+                    break
+                near = state.nearest(state.vectors(pks[rows]), min(k, int(pks.size)), pks)
+            within = np.logical_and(near.distances <= bound, near.ids >= 0)
+            full = within.all(axis=1) & (k < pks.size)
+            last = k >= NEIGHBOURS_MAX
+            crowded += int(full.sum()) if last else 0
+            done = np.ones(rows.size, bool) if last else ~full
+            which, column = np.nonzero(within & done[:, None])
+            found.append((rows[which], np.searchsorted(pks, near.ids[which, column]), near.distances[which, column]))
+            rows, k = rows[~done], k * 4
+    if not found:
+        empty = np.empty(0, np.int64)
+        return Pairs(empty, empty, np.empty(0, np.float32)), 0
+    one, other, distances = (np.concatenate([part[number] for part in found]) for number in range(3))
+    low, high = np.minimum(one, other), np.maximum(one, other)
+    apart = low != high
+    _, unique = np.unique(low[apart] * pks.size + high[apart], return_index=True)
+    return Pairs(low[apart][unique], high[apart][unique], distances[apart][unique]), crowded
+
+
+class Hashes:
+    """Perceptual hashes of stored pictures, computed when first asked for."""
+
+    def __init__(self, core: Core, state: CollectionState, pks: NDArray[np.int64]) -> None:
+        self._core = core
+        self._state = state
+        self._pks = pks
+        self._known: dict[int, int | None] = {}
+
+    @property
+    def unreadable(self) -> int:
+        """How many pictures had no bytes to hash."""
+        return sum(one is None for one in self._known.values())
+
+    def distances(self, pairs: Pairs, context: JobContext) -> NDArray[np.int64]:
+        """In how many bits the two of each pair differ; 65 where one cannot be read."""
+        result = np.full(pairs.first.size, 65, np.int64)
+        for number, (a, b) in enumerate(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)):
+            context.progress(number, int(pairs.first.size), "hashing")
+            one, other = self._hash(a), self._hash(b)
+            if one is not None and other is not None:
+                result[number] = hash_distance(one, other)
+        return result
+
+    def _hash(self, place: int) -> int | None:
+        if place not in self._known:
+            data = stored_bytes(self._core, self._state, int(self._pks[place]))
+            try:
+                self._known[place] = None if data is None else perceptual_hash(data, self._core.embedders.limits)
+            except ModelsError:
+                self._known[place] = None
+        return self._known[place]
+
+
+def sets_of(pairs: Pairs, count: int) -> list[list[Member]]:
+    """Connected pictures, those of each set in order, the sets by their first picture."""
+    if not pairs.first.size:
+        return []
+    graph = coo_array(  # type: ignore[no-untyped-call]
+        (np.ones(pairs.first.size, np.int8), (pairs.first, pairs.second)), shape=(count, count)
+    )
+    _, labels = connected_components(graph, directed=False)
+    nearest: dict[int, Member] = {}
+    for pair in np.lexsort((pairs.second, pairs.first, pairs.distances)).tolist():
+        a, b = int(pairs.first[pair]), int(pairs.second[pair])
+        nearest.setdefault(a, Member(a, b, pair))
+        nearest.setdefault(b, Member(b, a, pair))
+    sets: dict[int, list[Member]] = {}
+    for place in sorted(nearest):
+        sets.setdefault(int(labels[place]), []).append(nearest[place])
+    return list(sets.values())
+
+
+def copy_distance(core: Core, state: CollectionState, pks: Sequence[int], context: JobContext) -> float:
+    """How far copies of this collection's images lie from them: within it are 95 % of those made of a sample.
+
+    The sample depends on the images' ids alone. Raises Conflict when no image's bytes can be read.
+    """
+    embedder = core.embedders.get(core.embedders.specification(state.embedding))
+    with state.lock.read():
+        known = [(image_key(state.entries[pk].image_id), pk) for pk in pks if pk in state.entries]
+    distances: list[float] = []
+    for number, (_, pk) in enumerate(sorted(known)[:SAMPLE]):
+        context.progress(number, min(SAMPLE, len(known)), "measuring copies")
+        data = stored_bytes(core, state, pk)
+        try:
+            copies = [] if data is None else altered_copies(data, core.embedders.limits)
+        except ModelsError:
+            continue
+        prepared = [embedder.embedder.prepare(copy, core.embedders.limits) for copy in copies]
+        if prepared:
+            vectors = core.embedders.embed(embedder, prepared)
+            with state.lock.read():
+                near = state.nearest(vectors, 1, np.array([pk], np.int64))
+            distances.extend(near.distances[np.isfinite(near.distances)].tolist())
+    if not distances:
+        raise Conflict(
+            "No image's bytes can be read, so nothing says how far copies lie; give `near_distance`.", "bytes_missing"
+        )
+    return float(np.quantile(distances, SAMPLE_SHARE))
+
+
+def stored_bytes(core: Core, state: CollectionState, pk: int) -> bytes | None:
+    """The bytes of an image, None when it or they are gone."""
+    entry = state.entries.get(pk)
+    if entry is None:
+        return None
+    try:
+        return core.store.get(entry.sha256)
+    except NotFound:
+        return None

@@ -62,10 +62,11 @@ def close_pairs(state: CollectionState, pks: NDArray[np.int64], bound: float, co
                     break
                 near = state.nearest(state.vectors(pks[rows]), min(k, int(pks.size)), pks)
             within = np.logical_and(near.distances <= bound, near.ids >= 0)
-            full = within.all(axis=1) & (k < pks.size)
-            last = k >= NEIGHBOURS_MAX
-            crowded += int(full.sum()) if last else 0
-            done = np.ones(rows.size, bool) if last else ~full
+            full: NDArray[np.bool_] = np.asarray(within.all(axis=1)) & (k < pks.size)
+            done = ~full
+            if k >= NEIGHBOURS_MAX:
+                crowded += int(full.sum())
+                done[:] = True
             which, column = np.nonzero(within & done[:, None])
             found.append((rows[which], np.searchsorted(pks, near.ids[which, column]), near.distances[which, column]))
             rows, k = rows[~done], k * 4

@@ -87,7 +87,7 @@ def _search(
     pks = np.fromiter(pictures, np.int64, len(pictures))
     wants_near, wants_similar = "near" in parameters.levels, "similar" in parameters.levels
     near_bound, similar_bound = parameters.near_distance, parameters.similar_distance
-    if near_bound is None and pks.size > 1 and (wants_near or similar_bound is None):
+    if near_bound is None and pks.size > 1:  # also for similar pairs alone: near ones are not among them
         near_bound = copy_distance(core, state, list(pictures), context)
     near_bound = near_bound or 0.0
     similar_bound = 2 * near_bound if similar_bound is None else similar_bound

@@ -223,6 +223,26 @@ def test_whatever_came_and_went_only_what_is_there_counts(steps, metric):
             (normal if what == "normal" else taught).update(zip(new, vectors, strict=True))
 
 
+def test_an_image_that_returns_with_other_bytes_is_compared_anew_with_the_defects():
+    scorer = live([[0.0], [1.0], [2.0]], [[5.0]], metric="l2")
+    assert scorer.calibration(1).scores.tolist() == [1.0, 1.0, 1.0]
+    scorer.remove(np.array([2]))
+    scorer.add_normal(np.array([2]), keys_of([2]), np.array([[4.0]], dtype=np.float32))
+    # Now 1 from the defect and 3 from the next normal image: 3 * 3/1. Before, it was 3 from the defect.
+    calibration = scorer.calibration(1)
+    assert dict(zip(calibration.ids.tolist(), calibration.scores.tolist(), strict=True)) == {0: 1, 1: 1, 2: 9}
+
+
+def test_a_forgotten_defect_no_longer_counts_for_the_calibration():
+    scorer = live([[0.0], [1.0], [4.0]], [[5.0], [4.5]], metric="l2")
+    rows = scorer.calibration(1).ids.tolist()
+    assert scorer.calibration(1).scores[rows.index(2)] == 18.0  # 3 * 3/0.5
+    assert scorer.remove(np.array([10_001])) == 1
+    assert scorer.calibration(1).scores[rows.index(2)] == 9.0
+    scorer.remove(np.array([10_000]))
+    assert scorer.calibration(1).scores[rows.index(2)] == 3.0
+
+
 def test_fewer_images_than_k_use_what_every_left_out_image_has():
     bank, asked = gaussians(18, 4, 3), gaussians(19, 5, 3)
     scorer = live(bank, metric="l2")

@@ -20,7 +20,7 @@ from index.errors import (
     VectorsRefused,
     WidthMismatch,
 )
-from index.factory import KINDS, Kind, make_index
+from index.factory import KINDS, Kind, choose_kind, make_index
 from index.snapshot import SnapshotHeader, load_snapshot, read_header, save_snapshot
 from index.threads import set_threads
 
@@ -46,6 +46,7 @@ __all__ = [
     "VectorIndexError",
     "VectorsRefused",
     "WidthMismatch",
+    "choose_kind",
     "kmeans",
     "load_snapshot",
     "make_index",

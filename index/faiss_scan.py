@@ -13,13 +13,14 @@ from index.threads import threads
 # eight 62 and 23, sixteen 121 and 28; of width 64 and 2048 it is the same from four on (best of seven, faiss 1.15.1).
 PRODUCT_QUERIES = 4
 
+UNTOLD_THREADS = faiss.omp_get_max_threads()  # what FAISS would take
 
-def prepare(width: int) -> None:
+
+def prepare(width: int, threads_max: int | None = None) -> None:
     """Makes the settings hold for the calling thread and rows of this width; to be called before each use of FAISS."""
     # OpenMP keeps the thread count for each calling thread separately: set once at start, it would be lost on
     # the threads that serve requests.
-    if (allowed := threads()) is not None:
-        faiss.omp_set_num_threads(allowed)
+    faiss.omp_set_num_threads(threads_max or threads() or UNTOLD_THREADS)
     faiss.cvar.distance_compute_blas_threshold = PRODUCT_QUERIES * width
 
 

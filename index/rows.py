@@ -12,7 +12,7 @@ from index.errors import CountMismatch, IdInvalid, IdTaken, IdUnknown
 GROWTH = 1.5
 
 
-class _Column:
+class Column:
     """An array that grows and shrinks at its end in amortised constant time per row."""
 
     def __init__(self, empty: NDArray[Any]) -> None:
@@ -68,11 +68,11 @@ class RowStore:
     def __init__(self, *, width: int, metric: Metric) -> None:
         self.metric = Metric(metric)
         self.width = as_count(width, what="width")
-        self._searched = _Column(np.empty((0, self.width), dtype=np.float32))
-        self._given: _Column | None = None  # None while it would equal _searched
-        self._ids = _Column(np.empty(0, dtype=np.int64))  # id at each place
-        self._ascending = _Column(np.empty(0, dtype=np.int64))  # the same ids in order ...
-        self._places = _Column(np.empty(0, dtype=np.int64))  # ... and the place of each
+        self._searched = Column(np.empty((0, self.width), dtype=np.float32))
+        self._given: Column | None = None  # None while it would equal _searched
+        self._ids = Column(np.empty(0, dtype=np.int64))  # id at each place
+        self._ascending = Column(np.empty(0, dtype=np.int64))  # the same ids in order ...
+        self._places = Column(np.empty(0, dtype=np.int64))  # ... and the place of each
 
     def __len__(self) -> int:
         return len(self._ids.values)
@@ -124,7 +124,7 @@ class RowStore:
             raise IdTaken(f"`ids` must be new; got {int(ascending[np.argmax(taken)])}, which is taken.")
         searched = unit_rows(given) if self.metric is Metric.COSINE else given
         if searched is not given and self._given is None:
-            self._given = _Column(self._searched.values.copy())
+            self._given = Column(self._searched.values.copy())
         # All memory is claimed before the first change, so running out of it changes nothing.
         for column in self._columns():
             column.reserve(len(new))
@@ -163,7 +163,7 @@ class RowStore:
     def _replaced(self, places: NDArray[np.int64], length: int) -> None:
         """Called after a removal: these places hold other rows than before, and those from `length` on none."""
 
-    def _columns(self) -> list[_Column]:
+    def _columns(self) -> list[Column]:
         columns = [self._searched, self._ids, self._ascending, self._places]
         return columns if self._given is None else [*columns, self._given]
 

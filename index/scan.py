@@ -124,9 +124,9 @@ class ScanIndex(FlatIndex):
         rows = self._searched.values
         for block, start in enumerate(range(0, len(rows), BLOCK_ROWS)):
             stop = min(start + BLOCK_ROWS, len(rows))
-            if block < len(codes.blocks) and len(codes.blocks[block]) == stop - start:
-                if not any(start <= place < stop for place in codes.stale):
-                    continue
+            whole = block < len(codes.blocks) and len(codes.blocks[block]) == stop - start
+            if whole and not any(start <= place < stop for place in codes.stale):
+                continue
             coded = CodedRows(rows[start:stop], codes.centre, codes.unit)
             codes.blocks[block : block + 1] = [coded]
         codes.stale.clear()
@@ -163,9 +163,8 @@ class ScanIndex(FlatIndex):
         limits = self._limits(asked[numbers], k, bounds, lowest, coded.steps, coded.squares, codes.unit)
         # Groups, then rows, whose bound does not exclude them.
         rows, groups = np.nonzero(lowest <= limits[:, None])
-        inside = bounds.reshape(len(numbers), -1, GROUP_ROWS)[rows, groups]
-        inside = (inside <= limits[rows, None]) & (inside < np.inf)
-        pairs, offsets = np.nonzero(inside)
+        of_groups = bounds.reshape(len(numbers), -1, GROUP_ROWS)[rows, groups]
+        pairs, offsets = np.nonzero((of_groups <= limits[rows, None]) & (of_groups < np.inf))
         rows, places = rows[pairs], groups[pairs] * GROUP_ROWS + offsets
         few = near & (np.bincount(rows, minlength=len(numbers)) <= max(4 * k, codes.length // 64, 256))
         kept = few[rows]

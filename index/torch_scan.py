@@ -63,7 +63,7 @@ class CodedRows:
         self._packed = _packed(codes.astype(np.int8), scales)
 
     def __len__(self) -> int:
-        return self.bounds.shape[1]
+        return len(self.bounds[0])
 
     def write_bounds(self, queries: CodedQueries, terms: NDArray[np.float32], out: NDArray[np.float32]) -> None:
         """Writes a number for each query and row that, in `queries.steps`, is a lower bound of |y - z|^2 - |z|^2.

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from index import KINDS, KindUnknown, Metric, make_index
+from index import KINDS, KindUnknown, Metric, choose_kind, make_index
 from index.exact import ExactIndex
 from tests.contract.broken_indexes import BROKEN
 from tests.contract.index_checks import CHECKS, Subject
@@ -29,5 +29,20 @@ def test_every_check_has_a_broken_index():
 
 
 def test_an_unknown_kind_is_refused():
-    with pytest.raises(KindUnknown, match="exact, flat, scan.*; got 'annoy'"):
+    with pytest.raises(KindUnknown, match=r"exact, flat, .*; got 'annoy'"):
         make_index("annoy", width=3, metric=Metric.L2)
+
+
+def test_the_kind_follows_rows_and_memory():
+    raw = 512 * 4
+    for rows, bytes_each, kind in (
+        (500, raw, "flat"),
+        (100_000, 2 * raw, "scan"),
+        (100_000, int(1.1 * raw), "flat"),
+        (1_000_000, 2 * raw, "hnsw"),
+        (1_000_000, int(1.15 * raw), "ivf"),
+        (1_000_000, raw, "flat"),
+    ):
+        assert choose_kind(rows, 512, rows * bytes_each) == kind
+        index = make_index(kind, width=4, metric=Metric.L2)
+        assert len(index) == 0

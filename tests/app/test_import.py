@@ -536,7 +536,8 @@ def test_the_same_key_is_the_same_import(shared: TestClient) -> None:
             params={"wait": 60},
         )
 
-    first, second = once(zipped(pictures(2))), once(zipped(pictures(2)))
+    archive = zipped(pictures(2))
+    first, second = once(archive), once(archive)
     assert first.json()["id"] == second.json()["id"]
     assert second.headers["idempotent-replayed"] == "true"
     assert once(zipped(pictures(3))).json()["code"] == "idempotency_key_reused"

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pgserver
 import pytest
+from pydantic import SecretStr
 from starlette.testclient import TestClient
 
 from app.collections.service import get_collection, list_collections, put_collection
@@ -103,9 +105,11 @@ def told(client: TestClient, name: str) -> dict[str, Any]:
     of_ids = client.post(f"/v1/collections/{name}/query", json={"ids": ["n5", "d2", "u é"], "k": 12}).json()
     groups = client.get(f"/v1/collections/{name}/groups").json()
     shown = client.get(f"/v1/collections/{name}").json()
-    for one in (answer, again, of_ids, shown):
-        for field in ("sequence", "revision", "name", "created_at", "updated_at"):
+    for one in (answer, again, of_ids, shown, *listed):
+        for field in ("sequence", "revision", "name"):
             one.pop(field, None)
+    for field in ("created_at", "updated_at"):
+        shown.pop(field)
     content = hashlib.sha256(client.get(f"/v1/collections/{name}/images/n7/content").content).hexdigest()
     return {
         "anomaly": answer,
@@ -285,6 +289,28 @@ def test_a_damaged_snapshot_restores_nothing(there: TestClient, data: bytes) -> 
         assert not hidden(core_of(there))
     assert not list((core_of(there).settings.data / "images").iterdir()), "not even bytes were stored"
     assert restore(there, data)["state"] == "succeeded", "the control"
+
+
+def test_from_sqlite_to_postgresql_and_back(
+    here: TestClient, there: TestClient, data: bytes, settings: Settings, tmp_path: Path
+) -> None:
+    server = pgserver.get_server(tmp_path / "postgresql")
+    elsewhere = settings.model_copy(
+        update={"data": tmp_path / "elsewhere", "database_url": SecretStr(server.get_uri())}
+    )
+    original = told(here, "parts")
+    with TestClient(create_app(elsewhere), raise_server_exceptions=False) as postgresql:
+        assert restore(postgresql, data)["state"] == "succeeded"
+        assert told(postgresql, "back") == original
+        made = finished(postgresql, "/v1/collections/back/snapshots")["snapshot"]
+        again = postgresql.get(f"/v1/collections/back/snapshots/{made}").content
+        damaged = bytearray(data)
+        damaged[len(data) // 2] ^= 1
+        assert restore(postgresql, bytes(damaged), "other")["state"] in ("refused", "failed")
+        assert nothing_visible(postgresql, "other")
+    server.cleanup()
+    assert restore(there, again)["state"] == "succeeded"
+    assert told(there, "back") == original
 
 
 class Killed(BaseException):

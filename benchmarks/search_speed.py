@@ -342,8 +342,8 @@ def _write(found: dict[str, Any], out: Path) -> tuple[Path, Path]:
         f"`{where['command']}`",
         "",
         f"Commit {where['commit']}, {where['date']}; {where['machine']['processor']}, "
-        f"{where['machine']['cores']} cores, {found['threads']} threads; {peers}. {found['rows']} rows of width {found['width']}, k = {K}, seed "
-        f"{found['seed']}, medians of {found['repetitions']} interleaved repetitions.",
+        f"{where['machine']['cores']} cores, {found['threads']} threads; {peers}. {found['rows']} rows of width "
+        f"{found['width']}, k = {K}, seed {found['seed']}, medians of {found['repetitions']} interleaved repetitions.",
         "",
     ]
     as_text.write_text("\n".join([*head, *search_text(found)]), encoding="utf-8")

@@ -116,6 +116,8 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
         summary="Image anomaly detection and similarity search.",
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         lifespan=lifespan,
+        docs_url=None,  # ours, without a network: see app.page
+        redoc_url=None,
         dependencies=[Depends(refuse_unknown_parameters)],
     )
     errors.install(app)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from app.bodies import Upload
+from app.collection_state import CollectionState, ImageEntry
 from app.collections.repository import next_sequence
 from app.core import Core
 from app.errors import Invalid, NotFound
@@ -16,7 +17,6 @@ from app.images.repository import by_ids
 from app.images.schemas import AddParameters
 from app.images.service import add_images
 from app.scoring.service import show_calibration, vectors_of
-from app.shelf import CollectionState
 from models.judging import anomalous, make_calibration, p_values
 from models.methods.dn2 import GroupBank, make_group_bank
 
@@ -119,7 +119,7 @@ def score_group(
     shown = state.settings.neighbours if parameters.neighbours is None else parameters.neighbours
     with state.lock.read():
         bank = _group_bank(state, len(images.places), parameters)
-        found = bank.score(images.vectors, neighbours=shown)
+        found = bank.score(images.vectors, neighbours=shown, **_not_itself(state, images.stored))
         requested = parameters.false_alarm_rate or state.settings.false_alarm_rate
         calibration = make_calibration(bank.calibration, requested)
         scores = np.array([found.score], np.float32)
@@ -161,6 +161,13 @@ def _group_bank(state: CollectionState, set_size: int, parameters: GroupScorePar
             state.cache.pop(one, None)
         state.cache[place] = bank
     return bank
+
+
+def _not_itself(state: CollectionState, stored: Sequence[ImageEntry | None]) -> dict[str, set[Any]]:
+    """What must not vouch for a set of stored images: sets with any of them."""
+    pks = {entry.pk for entry in stored if entry is not None}
+    names = {one.name for one in state.groups.values() if not pks.isdisjoint(one.members)} if pks else set()
+    return {"without_images": pks, "without_names": names}
 
 
 def _neighbour(state: CollectionState, near: Any) -> dict[str, Any]:

@@ -217,6 +217,24 @@ def test_what_cannot_be_asked_is_refused(bank: TestClient, parameters: dict) -> 
 
 def test_banks_of_sets_do_not_pile_up(bank: TestClient) -> None:
     for size in range(1, 15):
-        score_stored(bank, DRAWN, *list(IMAGES)[:size])
+        score(bank, DRAWN, *(png(3000 + number) for number in range(size)))
     kept = [one for one in bank.app.state.core.shelf.get("drawn").cache if one[0] == "group"]
     assert len(kept) == 8 and ("group", "mean", 14, 2) in kept
+
+
+def test_a_stored_set_does_not_vouch_for_itself(bank: TestClient) -> None:
+    names = [f"n{number:02}" for number in range(4)]
+    for path in (NAMED, DRAWN):
+        stored = score_stored(bank, path, *names, k=1, neighbours=5)
+        uploaded = score(bank, path, *(IMAGES[name] for name in names), k=1)
+        for near in stored["neighbours"]:
+            assert near["id"] != "g0" and not set(names) & set(near["members"])
+        assert stored["score"] > 0
+        if path == NAMED:  # sent as new images, the same set meets itself: what leaving out prevents
+            assert uploaded["score"] < 1e-3 < stored["score"]
+
+
+def test_the_sets_drawn_as_reference_differ(few: TestClient) -> None:
+    shown = score(few, GROUPS, png(700), neighbours=3)["neighbours"]
+    members = [tuple(sorted(near["members"])) for near in shown]
+    assert len(members) == 3 == len(set(members))

@@ -19,8 +19,9 @@ def test_the_page_names_its_version_and_the_first_step(shared: TestClient) -> No
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-def test_everything_it_loads_is_here(shared: TestClient) -> None:
-    text = shared.get("/").text
+@pytest.mark.parametrize("page", ["/", "/docs"])
+def test_everything_it_loads_is_here(shared: TestClient, page: str) -> None:
+    text = shared.get(page).text
     loaded = re.findall(r"(?:src|href)=\"([^\"]+)\"", text)
     assert loaded
     for address in loaded:

@@ -19,7 +19,7 @@ several of one tag, so a bank of few large bursts makes the sets more alike than
 Taught defects play no part here: a defect is an image, not a set.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, Protocol
@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index import Metric, VectorIndex, make_index
-from models.errors import BankTooSmall, ParameterInvalid, SetSizeMismatch
+from models.errors import BankTooSmall, NothingToCompare, ParameterInvalid, SetSizeMismatch
 from models.judging import VERDICT_MIN
 from models.leave_one_out import CALIBRATION_ROWS, GroupLedger, every_nearest_others
 from models.methods.dn2.maths import mean_of_nearest, unit_rows
@@ -205,14 +205,25 @@ class GroupBank:
     def __len__(self) -> int:
         return len(self._index)
 
-    def score(self, vectors: NDArray[np.float32], *, neighbours: int = 3) -> GroupScore:
+    def score(
+        self,
+        vectors: NDArray[np.float32],
+        *,
+        neighbours: int = 3,
+        without_images: Collection[int] = (),
+        without_names: Collection[str] = (),
+    ) -> GroupScore:
         """How far a set lies from the normal sets, and which members put it there.
+
+        A stored set must not vouch for itself: drawn sets that hold one of `without_images`, and the registered
+        groups `without_names`, do not count for it.
 
         Shapes: vectors (m, D), in the order of the set (which only concat looks at).
         Units:  the metric's distance; larger = stranger.
 
         Raises:
             SetSizeMismatch: the set is empty, or not of `set_size`.
+            NothingToCompare: fewer than k reference sets are left.
             WidthMismatch, NotFinite: from the index.
         """
         m = vectors.shape[0]
@@ -222,7 +233,14 @@ class GroupBank:
             )
         members = _prepared(vectors, self._params)
         pooled = pool(members, self.pooling)[None, :]
-        found = self._index.search(pooled, min(max(self.k, neighbours, 1), len(self._index)))
+        allowed = self._others(without_images, without_names)
+        left = len(self._index) if allowed is None else allowed.size
+        if left < self.k:
+            raise NothingToCompare(
+                f"At least {self.k} normal sets must share no image with the set asked about; got {left}. Score it "
+                "against a larger bank, or register normal groups of other images."
+            )
+        found = self._index.search(pooled, min(max(self.k, neighbours, 1), left), allowed=allowed)
         nearest = int(found.ids[0, 0])
         reference = self._index.vectors(np.array([nearest], dtype=np.int64))[0]
         shown = [
@@ -236,6 +254,17 @@ class GroupBank:
             neighbours=tuple(shown),
             shares=member_shares(members, reference, self.pooling, self._params.metric),
         )
+
+    def _others(self, images: Collection[int], names: Collection[str]) -> NDArray[np.int64] | None:
+        if not images and not names:
+            return None
+        asked = set(images)
+        others = [
+            number
+            for number, label in enumerate(self._labels)
+            if label.name not in names and asked.isdisjoint(label.ids)
+        ]
+        return np.array(others, dtype=np.int64)
 
     def _distances(self, pooled: NDArray[np.float32]) -> NDArray[np.float32]:
         if pooled.shape[0] == 0:
@@ -390,9 +419,10 @@ def _halves(
 def _drawn(
     ids: NDArray[np.int64], keys: NDArray[np.uint64], set_size: int, count: int, *, repeat: bool
 ) -> list[NDArray[np.int64]]:
-    """Sets of one size: first disjoint ones, then, if they may repeat images, further shuffles of the
-    same."""
+    """Sets of one size, no two with the same images: first disjoint ones, then, if they may repeat images, further
+    shuffles of the same. The k nearest of a small bank would else be one set, k times."""
     sets: list[NDArray[np.int64]] = []
+    known: set[frozenset[int]] = set()
     per_round = ids.size // set_size
     rounds = -(-count // per_round) if repeat else 1
     for turn in range(rounds):
@@ -400,7 +430,10 @@ def _drawn(
         for start in range(0, per_round * set_size, set_size):
             if len(sets) == count:
                 return sets
-            sets.append(ids[order[start : start + set_size]])
+            members = ids[order[start : start + set_size]]
+            if (images := frozenset(members.tolist())) not in known:
+                known.add(images)
+                sets.append(members)
     return sets
 
 

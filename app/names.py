@@ -28,10 +28,18 @@ def valid_id(image_id: str) -> str:
     return image_id
 
 
+def valid_text(text: str) -> str:
+    """Free text, unchanged. Raises ValueError with a sentence for what no database keeps."""
+    if "\0" in text or any(unicodedata.category(character) == "Cs" for character in text):
+        raise ValueError("must not contain the character 0 nor half a surrogate pair")
+    return text
+
+
 SEQUENCE_HEADER = "Oddity-Sequence"  # of answers without a body
 SEQUENCE_MAX = 2**63 - 1  # what a column of the record holds
 
 Name = Annotated[str, AfterValidator(valid_name)]
+Text = Annotated[str, AfterValidator(valid_text)]
 ImageId = Annotated[str, AfterValidator(valid_id)]
 After = Annotated[
     int | None,

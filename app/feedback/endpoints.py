@@ -1,6 +1,7 @@
 """POST, GET, DELETE /v1/collections/{c}/feedback."""
 
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse
@@ -56,7 +57,7 @@ async def give_feedback(
     parameters = parse(FeedbackParameters, body.parameters)
     keyed = KeyedRequest(f"POST {request.url.path}", idempotency_key, body.digest()) if idempotency_key else None
     answer, is_repeat = await slots.run(service.give_feedback, core, c, body.uploads, parameters, keyed)
-    headers = {"Location": f"{request.url.path}/{answer['id']}"}
+    headers = {"Location": f"{quote(request.url.path)}/{answer['id']}"}
     if is_repeat:
         headers["Idempotent-Replayed"] = "true"
     return JSONResponse(answer, status_code=201, headers=headers)

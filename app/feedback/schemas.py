@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.names import ImageId
+from app.names import ImageId, Text
 
 Kind = Literal["false_alarm", "missed", "confirmed"]
 FeedbackId = Annotated[str, Path(alias="id", pattern="^[0-9a-f]{32}$", description="Id of the feedback.")]
@@ -24,4 +24,4 @@ class FeedbackParameters(BaseModel):
         ImageId | None,
         Field(description="A stored image; with a file: the id to store it under, unset: the sha256 of its bytes."),
     ] = None
-    note: Annotated[str | None, Field(max_length=4096, description="Free text for people.")] = None
+    note: Annotated[Text | None, Field(max_length=4096, description="Free text for people.")] = None

@@ -114,7 +114,7 @@ def undo_feedback(core: Core, name: str, feedback_id: str) -> dict[str, Any]:
             elif row.role_before != row.role_after:
                 change_roles([image], row.role_before, sequence, now)
             row.undone_at = now
-        answer = show(row)
+        answer = {**show(row), "sequence": sequence}
     core.shelf.follow(state)
     return _with_calibration(core, name, answer)
 

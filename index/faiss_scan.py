@@ -13,6 +13,7 @@ from index.threads import threads
 # eight 62 and 23, sixteen 121 and 28; of width 64 and 2048 it is the same from four on (best of seven, faiss 1.15.1).
 PRODUCT_QUERIES = 4
 
+SHIPPED_LIMIT = faiss.cvar.distance_compute_blas_threshold  # its own limit, before `prepare` changes it
 UNTOLD_THREADS = faiss.omp_get_max_threads()  # what FAISS would take
 
 

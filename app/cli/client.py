@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import httpx
+import httpx2
 
 from app.cli.failures import CommandFailed, Refused
 from app.cli.in_process import running
@@ -22,7 +22,7 @@ LONGEST_PAUSE_S = 30.0
 class Client:
     """Requests under `/v1`, with answers as JSON. Momentary refusals (429, 503) are tried again."""
 
-    def __init__(self, http: httpx.Client, where: str) -> None:
+    def __init__(self, http: httpx2.Client, where: str) -> None:
         self._http = http
         self.where = where
 
@@ -70,12 +70,12 @@ class Client:
         for attempt in range(1, TRIES + 1):
             try:
                 answer = self._http.request(method, path, **content)
-            except httpx.ConnectError as error:
+            except httpx2.ConnectError as error:
                 raise CommandFailed(
                     f"No service answers at {self.where}. Start one with `oddity serve`, "
                     "or name a data folder with --data."
                 ) from error
-            except httpx.TransportError as error:
+            except httpx2.TransportError as error:
                 if attempt == TRIES:
                     raise CommandFailed(f"The connection to {self.where} failed: {error!r}.") from error
                 time.sleep(min(2.0**attempt, LONGEST_PAUSE_S))
@@ -86,12 +86,12 @@ class Client:
         raise AssertionError("unreachable")
 
 
-def _pause_s(answer: httpx.Response) -> float:
+def _pause_s(answer: httpx2.Response) -> float:
     given = answer.headers.get("retry-after", "1")
     return min(float(given), LONGEST_PAUSE_S) if given.isdigit() else 1.0
 
 
-def _content(answer: httpx.Response, where: str) -> Any:
+def _content(answer: httpx2.Response, where: str) -> Any:
     if answer.status_code == 204:
         return None
     try:
@@ -116,7 +116,7 @@ def open_client(server: str | None, data: Path | None) -> Iterator[Client]:
     if server is not None:
         if not server.startswith(("http://", "https://")):
             raise CommandFailed(f"`--server` must begin with http:// or https://; got {server}.", 2)
-        with httpx.Client(base_url=server, timeout=ANSWER_WITHIN_S) as http:
+        with httpx2.Client(base_url=server, timeout=ANSWER_WITHIN_S) as http:
             yield Client(http, server)
         return
     settings = folder_settings(data)
@@ -124,7 +124,7 @@ def open_client(server: str | None, data: Path | None) -> Iterator[Client]:
     application = importlib.import_module("app.main").create_app(settings)
     with (
         running(application) as transport,
-        httpx.Client(base_url="http://oddity", transport=transport) as http,
+        httpx2.Client(base_url="http://oddity", transport=transport) as http,
     ):
         yield Client(http, f"the data folder {settings.data}")
 

@@ -4,7 +4,7 @@ import logging
 import socket
 from typing import Annotated
 
-import httpx
+import httpx2
 import typer
 import uvicorn
 from fastapi import FastAPI
@@ -78,6 +78,6 @@ class AnnouncedServer(uvicorn.Server):
         self.is_announced = True
 
     async def _is_empty(self) -> bool:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(self._app), base_url="http://oddity") as http:
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(self._app), base_url="http://oddity") as http:
             answer = await http.get("/v1/collections", params={"limit": 1})
         return answer.is_success and not answer.json()["collections"]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -121,7 +121,7 @@ def client_of(answers: list[Response]) -> Iterator[tuple[Client, list[str]]]:
         return answers[min(len(seen), len(answers)) - 1]
 
     app = Starlette(routes=[Route("/x", answer, methods=["GET", "POST"])])
-    with running(app) as transport, httpx.Client(base_url="http://oddity", transport=transport) as http:
+    with running(app) as transport, httpx2.Client(base_url="http://oddity", transport=transport) as http:
         yield Client(http, "the test"), seen
 
 
@@ -178,7 +178,7 @@ def test_serve_tells_newcomers_of_the_demo_and_commands_reach_it(
         said = capsys.readouterr().err
         assert f"{url}/" in said
         assert f"oddity demo --server {url}" in said
-        assert httpx.get(url).status_code == 200
+        assert httpx2.get(url).status_code == 200
         ran = oddity("ingest", folder, "-c", "parts", "--server", url, "--json")
         assert (ran.code, json.loads(ran.out)["created"]) == (0, 12)
         out = tmp_path / "scores.csv"

@@ -14,11 +14,13 @@ from app.cli.client import folder_settings, open_client
 from app.cli.console import images_progress, messages, print_json, results
 from app.cli.failures import CommandFailed
 from app.cli.options import DataOption, FolderArgument, JsonOption, ServerOption
+from app.cli.sending import image_files
 from app.embedders import Embedders
 from app.settings import Settings
 from benchmarks.accuracy import PROTOCOLS, AccuracyPlan, measure_accuracy
 from benchmarks.embedding import embed_files
 from benchmarks.errors import BenchmarkRefused
+from benchmarks.false_alarms import Plan, measure_pool, report_text, write
 from benchmarks.folders import cases, read_layout
 from benchmarks.made_folders import write_digits, write_textures
 from benchmarks.reference import KS, METRICS, compare, files_needed, reference_text
@@ -27,6 +29,7 @@ from models.backbones.embedder import EmbeddingSpec
 from models.errors import ModelsError
 
 SEED = 0
+USUAL = Plan()
 DIGITS_LIMIT = 60  # of each digit and part in `bench reference` on made images
 
 cli = typer.Typer(no_args_is_help=True, help="Measure: accuracy, agreement with a reference.")
@@ -116,6 +119,49 @@ def reference(
     settings = folder_settings(data)
     specification = _specification(settings, weights, backbone, image_size)
     _run_reference(folder, settings, specification, normal, limit, stored, out, server, data, as_json)
+
+
+@cli.command("false-alarms")
+def false_alarms(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of images; each, with all below it, is one pool.")],
+    weights: WeightsOption = None,
+    backbone: BackboneOption = None,
+    image_size: SizeOption = None,
+    splits: Annotated[int, typer.Option(min=2, help="Random splits of each pool.")] = USUAL.splits,
+    set_size: Annotated[int, typer.Option(min=1, help="Images in a set.")] = USUAL.set_size,
+    k: Annotated[int, typer.Option(min=1, max=64)] = USUAL.k,
+    pool_max: Annotated[int, typer.Option(min=20, help="Images of a pool that are used.")] = USUAL.pool_max,
+    seed: SeedOption = SEED,
+    out: OutOption = Path(".bench"),
+    data: DataOption = None,
+) -> None:
+    """Check the promised false-alarm rates over random splits of each folder's images, all of them normal.
+
+    Exit code 1 when a promise is broken. Writes false_alarms.json and false_alarms.md.
+    """
+    settings = folder_settings(data)
+    specification = _specification(settings, weights, backbone, image_size)
+    plan = Plan(splits=splits, set_size=set_size, k=k, pool_max=pool_max, seed=seed)
+    measured = []
+    with _sentences(), _opened(settings) as embedders, images_progress() as progress:
+        for folder in folders:
+            files = image_files(folder)
+            bar = progress.add_task(f"Embedding {folder.name}", total=len(files))
+            pool, _ = embed_files(
+                files, embedders, specification, out / "vectors", lambda count, bar=bar: progress.advance(bar, count)
+            )
+            measured.append(
+                measure_pool(
+                    pool.vectors,
+                    plan,
+                    name=folder.name,
+                    progress=lambda text, bar=bar: progress.update(bar, description=text),
+                )
+            )
+        write(measured, plan, out)
+    results().print(Markdown("\n".join(report_text(measured))))
+    if not all(row.passes for pool in measured for row in pool.rows):
+        raise CommandFailed("A promised false-alarm rate was broken; the report says which.")
 
 
 @cli.command("all")

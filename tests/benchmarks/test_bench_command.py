@@ -45,3 +45,15 @@ def test_missing_weights_are_a_sentence(oddity: Oddity, digits: Path, tmp_path: 
     ran = oddity("bench", "accuracy", digits, "--weights", "file:nowhere.safetensors", "--out", tmp_path / "o")
     assert ran.code == 1
     assert "nowhere.safetensors" in ran.err
+
+
+def test_false_alarms_are_measured_on_folders(oddity: Oddity, digits: Path, tmp_path: Path) -> None:
+    ran = oddity(
+        "bench", "false-alarms", digits / "train" / "0", "--splits", 40, "--set-size", 2, "--out", tmp_path / "o",
+        "--data", tmp_path / "d",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err + ran.out
+    found = json.loads((tmp_path / "o" / "false_alarms.json").read_text())
+    rows = found["pools"][0]["rows"]
+    assert {(row["way"], row["n"]) for row in rows} >= {("held out", 20), ("leave one out", 20)}
+    assert all(row["splits"] == 40 for row in rows)

@@ -50,7 +50,8 @@ class ScanIndex(FlatIndex):
 
     Memory: beside that of `FlatIndex`, D + 24 bytes a row from 10,000 rows on and 64 MB of bounds for each search
             under way. On a machine whose torch has no exact 8-bit products it is a `FlatIndex`.
-    The first search after many changes codes the new rows, about a second for each 100,000 of width 512.
+    The first search after many changes codes the new rows, about a second for each 100,000 of width 512; searches
+    beside it compare float32 rows meanwhile.
     """
 
     def __init__(self, *, width: int, metric: Metric) -> None:
@@ -96,6 +97,9 @@ class ScanIndex(FlatIndex):
         codes = self._codes
         if codes is None:
             return
+        if len(self) < ROWS_MIN:
+            self._codes = None
+            return
         while codes.blocks and codes.length > length:
             codes.blocks.pop()
         coded = codes.length
@@ -105,31 +109,41 @@ class ScanIndex(FlatIndex):
             self._codes = None
 
     def _current_codes(self) -> _Codes | None:
-        """The codes with at most `UNCODED_MAX` rows missing, None where there are none."""
-        with self._coding:
-            n_rows, codes = len(self), self._codes
-            if n_rows < ROWS_MIN or not _exact():
-                self._codes = None
-                return None
+        """The codes to search by, None where there are none; brings them up to date where too many rows wait."""
+        n_rows, codes = len(self), self._codes
+        if n_rows < ROWS_MIN or not _exact():
+            return None
+        if codes is not None and len(codes.stale) + n_rows - codes.length <= UNCODED_MAX:
+            return codes
+        if not self._coding.acquire(blocking=False):
+            return None  # another search is at it; until it is done, float32 rows answer
+        try:
+            codes = self._codes
             if codes is None or n_rows > 2 * codes.made_at:
                 centre, longest = _centre(self._searched.values)
                 if not UNIT_RANGE[0] < longest < UNIT_RANGE[1]:
+                    self._codes = None
                     return None
-                codes = self._codes = _Codes(centre, longest, n_rows)
+                codes = _Codes(centre, longest, n_rows)
             if len(codes.stale) + n_rows - codes.length > UNCODED_MAX:
-                self._code(codes)
+                codes = self._coded(codes)
+            self._codes = codes
             return codes
+        finally:
+            self._coding.release()
 
-    def _code(self, codes: _Codes) -> None:
+    def _coded(self, codes: _Codes) -> _Codes:
+        """The same codes with no row missing; those given stay as they are, for searches under way."""
         rows = self._searched.values
+        blocks = []
         for block, start in enumerate(range(0, len(rows), BLOCK_ROWS)):
             stop = min(start + BLOCK_ROWS, len(rows))
             whole = block < len(codes.blocks) and len(codes.blocks[block]) == stop - start
             if whole and not any(start <= place < stop for place in codes.stale):
-                continue
-            coded = CodedRows(rows[start:stop], codes.centre, codes.unit)
-            codes.blocks[block : block + 1] = [coded]
-        codes.stale.clear()
+                blocks.append(codes.blocks[block])
+            else:
+                blocks.append(CodedRows(rows[start:stop], codes.centre, codes.unit))
+        return _Codes(codes.centre, codes.unit, codes.made_at, blocks)
 
     def _parts(self, codes: _Codes, places: NDArray[np.int64] | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The allowed places that have a code, and those that have none."""

@@ -21,10 +21,12 @@ QUERY_ZERO = 64
 FINE = 2 * QUERY_LEVELS  # steps of the second digit in one of the first
 TWO_DIGIT_QUERIES = 2  # FBGEMM takes 4 rows in the time of one (waiting for memory): a second digit costs nothing
 
-# Of the sum of the squared lengths: rounding of the float32 arithmetic below (about 20 roundings of 2**-24) and of
-# the subtraction of the centre (four).
-SLACK = 4e-6
-UP = 1 + 1e-6  # what is stored in float32 and must not be smaller than it was
+# Of the sum of the squared lengths: rounding of the bounds themselves (about 20 roundings of 2**-24), of the squared
+# lengths (about 20) and of the subtraction of the centre and the division by the unit (eight).
+SLACK = 6e-6
+UP = 1 + 2e-6  # on lengths that were added up in float32 and must not be too small
+SUBTRACTED = 4e-7  # of a row's length: what rounding adds to the difference between the row and its code
+TINY = 1e-30
 
 _packing = threading.Lock()
 
@@ -51,15 +53,18 @@ class CodedRows:
     """
 
     def __init__(self, rows: NDArray[np.float32], centre: NDArray[np.float32], unit: float) -> None:
-        centred = (rows - centre).astype(np.float64) / unit
-        scales = np.abs(centred).max(axis=1) / ROW_LEVELS
-        scales = np.where(scales > 0, scales, 1.0).astype(np.float32)
-        codes = np.rint(centred / scales[:, None])
+        centred = rows - centre
+        centred /= np.float32(unit)
+        scales = np.maximum(centred.max(axis=1), -centred.min(axis=1)) / np.float32(ROW_LEVELS)
+        scales[scales < TINY] = 1.0  # a row that is the centre, or as good as: its codes are 0
+        codes = centred / scales[:, None]
+        np.rint(codes, out=codes)
         np.clip(codes, -ROW_LEVELS, ROW_LEVELS, out=codes)  # rounding of the scale may leave 127.00001
-        squares = np.add.reduce(centred * centred, axis=1)
-        centred -= codes * scales[:, None].astype(np.float64)
-        lost = np.sqrt(np.add.reduce(centred * centred, axis=1))
-        self.bounds = np.stack((squares * (1 - SLACK), lost * UP, (np.sqrt(squares) + lost) * UP)).astype(np.float32)
+        squares = np.add.reduce(centred * centred, axis=1).astype(np.float64)
+        centred -= codes * scales[:, None]
+        lengths = np.sqrt(squares) * UP
+        lost = np.sqrt(np.add.reduce(centred * centred, axis=1).astype(np.float64)) * UP + lengths * SUBTRACTED
+        self.bounds = np.stack((squares * (1 - SLACK), lost, lengths + lost)).astype(np.float32)
         self._packed = _packed(codes.astype(np.int8), scales)
 
     def __len__(self) -> int:

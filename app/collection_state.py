@@ -17,10 +17,10 @@ from models.leave_one_out import CALIBRATION_ROWS
 from models.methods.dn2 import LiveDN2
 
 # Measured with tracemalloc on CPython 3.11; sizes of Python objects, so no more than a rough guide.
-STATE_BYTES = 24_000  # an empty collection: settings, scorer, three indexes, locks
+STATE_BYTES = 12_000  # an empty collection: settings, scorer, three indexes, locks
 ENTRY_BYTES = 900  # an image: its entry, its place in two dictionaries, its id and hash
 METADATA_FACTOR = 4  # bytes of a decoded document to characters of its JSON
-CALIBRATION_COPIES = 4  # of a calibration row's vector: as given and at unit length, for normals and for defects
+CALIBRATION_COPIES = 2  # of the vector of a calibration row: as given and at unit length
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 from index.contract import NO_ID, Metric, Neighbours
 from index.distances import as_count, pair_distances
 from index.faiss_flat import MEASURED_ERROR, UNDERFLOW, FlatIndex
-from index.torch_scan import BLOCK_ROWS, GROUP_ROWS, SLACK, CodedRows, available, coded_queries, group_lowest
+from index.faiss_scan import UNTOLD_THREADS
+from index.threads import threads
+from index.torch_scan import BLOCK_ROWS, GROUP_ROWS, SLACK, CodedRows, available, coded_queries, scan
 
 ROWS_MIN = 10_000  # below, the copy gains less than it costs to keep
 UNCODED_MAX = 1024  # rows that may wait before they are coded; until then FAISS compares them in float32
@@ -166,14 +168,7 @@ class ScanIndex(FlatIndex):
         """Fills in the neighbours of these queries; the numbers of those that leave too many rows to measure."""
         coded = coded_queries(asked[numbers], codes.centre, codes.unit)
         near = coded.squares <= FAR**2
-        width = -(-codes.length // GROUP_ROWS) * GROUP_ROWS
-        bounds = np.empty((len(numbers), width), dtype=np.float32)
-        bounds[:, codes.length :] = np.inf
-        start = 0
-        for block, of_block in zip(codes.blocks, terms, strict=True):
-            block.write_bounds(coded, of_block, bounds[:, start : start + len(block)])
-            start += len(block)
-        lowest = group_lowest(bounds)
+        bounds, lowest = scan(codes.blocks, terms, coded, threads() or UNTOLD_THREADS)
         limits = self._limits(asked[numbers], k, bounds, lowest, coded.steps, coded.squares, codes.unit)
         # Groups, then rows, whose bound does not exclude them.
         rows, groups = np.nonzero(lowest <= limits[:, None])

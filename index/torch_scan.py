@@ -5,6 +5,8 @@ The only file of this package that loads torch: its FBGEMM kernels multiply pack
 
 import threading
 import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,11 +112,65 @@ def coded_queries(queries: NDArray[np.float32], centre: NDArray[np.float32], uni
     )
 
 
-def group_lowest(bounds: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The lowest number of each group of rows: (Q, G * GROUP_ROWS) -> (Q, G)."""
-    grouped = torch.from_numpy(bounds).view(len(bounds), -1, GROUP_ROWS)
-    lowest: NDArray[np.float32] = grouped.amin(dim=2).numpy()
-    return lowest
+def scan(
+    blocks: Sequence[CodedRows], terms: Sequence[NDArray[np.float32]], queries: CodedQueries, n_threads: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Bounds as `CodedRows.write_bounds` gives them, and the lowest of each group of rows.
+
+    Shapes: (Q, N) with N filled up with infinity to whole groups, (Q, N / GROUP_ROWS).
+
+    Threads take block after block, each by itself: torch's own would wait for one another at every step of every
+    block, which costs more than the work where other programs hold the cores.
+    """
+    n_rows = sum(map(len, blocks))
+    n_groups = -(-n_rows // GROUP_ROWS)
+    n_queries = len(queries.factors)
+    bounds = np.empty((n_queries, n_groups * GROUP_ROWS), dtype=np.float32)
+    bounds[:, n_rows:] = np.inf
+    lowest = np.empty((n_queries, n_groups), dtype=np.float32)
+    starts = np.cumsum([0, *map(len, blocks)])
+    waiting = iter(range(len(blocks)))
+    taking = threading.Lock()
+
+    def work(_: int) -> None:
+        while True:
+            with taking:
+                number = next(waiting, None)
+            if number is None:
+                return
+            start, stop = int(starts[number]), int(starts[number + 1])
+            blocks[number].write_bounds(queries, terms[number], bounds[:, start:stop])
+            groups = slice(start // GROUP_ROWS, -(-stop // GROUP_ROWS))
+            whole = bounds[:, groups.start * GROUP_ROWS : groups.stop * GROUP_ROWS]
+            grouped = torch.from_numpy(whole.reshape(n_queries, -1, GROUP_ROWS))
+            torch.amin(grouped, dim=2, out=torch.from_numpy(lowest[:, groups]))
+
+    workers = min(n_threads, len(blocks))
+    list(_pool(n_threads).map(work, range(workers)))
+    return bounds, lowest
+
+
+_pools: dict[int, ThreadPoolExecutor] = {}
+_making = threading.Lock()
+
+
+def _pool(n_threads: int) -> ThreadPoolExecutor:
+    """Threads in which torch works alone, made once for each number of them."""
+    with _making:
+        if n_threads not in _pools:
+            before = torch.get_num_threads()
+            started = threading.Barrier(n_threads)
+            pool = ThreadPoolExecutor(n_threads, thread_name_prefix="scan")
+            list(pool.map(_work_alone, [started] * n_threads))
+            # torch keeps the number for each thread, and the last one set for threads that are yet to come.
+            torch.set_num_threads(before)
+            _pools[n_threads] = pool
+        return _pools[n_threads]
+
+
+def _work_alone(started: threading.Barrier) -> None:
+    torch.set_num_threads(1)
+    started.wait()
 
 
 def available() -> bool:

@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index import Metric, make_index, scan, torch_scan
 from index.faiss_flat import FlatIndex
 from index.scan import ScanIndex
-from index.torch_scan import CodedRows, coded_queries, group_lowest
+from index.torch_scan import CodedRows, coded_queries
 from tests.contract.index_checks import CHECKS, Subject
 
 # Sizes at which small sets go through every part: several blocks, waiting rows, groups without an allowed row.
@@ -156,9 +157,21 @@ def test_the_bounds_are_close_enough_to_be_useful():
     assert gaps[0] < 0.5 * gaps[1] < 0.015
 
 
-def test_the_groups_hold_their_lowest():
-    bounds = np.random.default_rng(3).standard_normal((3, 320)).astype(np.float32)
-    assert np.array_equal(group_lowest(bounds), bounds.reshape(3, 10, 32).min(axis=2))
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_blocks_are_scanned_by_threads_that_leave_torch_as_it_was(n_threads):
+    random = np.random.default_rng(3)
+    rows = random.standard_normal((64 * 5 + 7, 20)).astype(np.float32)
+    centre = rows.mean(axis=0)
+    blocks = [CodedRows(rows[start : start + 64], centre, 10.0) for start in range(0, len(rows), 64)]
+    asked = coded_queries(rows[:6], centre, 10.0)
+    before = torch.get_num_threads()
+    bounds, lowest = torch_scan.scan(blocks, [block.bounds for block in blocks], asked, n_threads)
+    assert torch.get_num_threads() == before
+    expected = np.full((6, 352), np.inf, dtype=np.float32)
+    for block, start in zip(blocks, range(0, len(rows), 64), strict=True):
+        block.write_bounds(asked, block.bounds, expected[:, start : start + len(block)])
+    assert np.array_equal(bounds, expected)
+    assert np.array_equal(lowest, expected.reshape(6, 11, 32).min(axis=2))
 
 
 def counting(monkeypatch, name):

@@ -1,4 +1,4 @@
-"""The pages: `/` (what this server holds, and what to do next) and `/docs` (every path). Nothing comes from elsewhere."""
+"""The pages `/` (what this server holds, what to do next) and `/docs` (every path). Nothing comes from elsewhere."""
 
 from importlib.metadata import version
 from importlib.resources import files
@@ -9,8 +9,8 @@ from fastapi.responses import HTMLResponse
 router = APIRouter(include_in_schema=False)
 # Swagger UI sets style attributes and shows images that it carries as data URLs.
 POLICY = (
-    "default-src 'none'; style-src 'self' 'unsafe-inline'; script-src 'self'; connect-src 'self'; img-src 'self' data:; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    "default-src 'none'; style-src 'self' 'unsafe-inline'; script-src 'self'; connect-src 'self'; "
+    "img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 
 

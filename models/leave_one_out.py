@@ -220,18 +220,14 @@ class NearestRows:
                 # measures each distance it returns from the two rows alone.
                 newcomers = make_index("flat", width=self._targets.width, metric=self._targets.metric)
                 newcomers.add(ids[part], vectors[part])
-                fresh = nearest_others(
-                    newcomers, self.ids[rows], self._vectors[rows], self.depth, self._groups
-                )
+                fresh = nearest_others(newcomers, self.ids[rows], self._vectors[rows], self.depth, self._groups)
                 self._merge(rows, fresh)
 
     def _as_sighted(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         if self._targets.metric is not Metric.COSINE:
             return vectors
         lengths = np.sqrt((vectors.astype(np.float64) ** 2).sum(axis=1, keepdims=True))
-        sighted: NDArray[np.float32] = np.divide(
-            vectors, lengths, where=lengths > 0, out=np.zeros(vectors.shape)
-        )
+        sighted: NDArray[np.float32] = np.divide(vectors, lengths, where=lengths > 0, out=np.zeros(vectors.shape))
         return sighted.astype(np.float32)
 
     def _rows_in_reach(self, vectors: NDArray[np.float32]) -> NDArray[np.intp]:
@@ -268,14 +264,10 @@ class NearestRows:
         # to it.
         place = np.arange(rows.size), np.maximum(known - 1, 0)
         edge_distance, edge_id = old_distances[place][:, None], old_ids[place][:, None]
-        before_edge = (fresh.distances < edge_distance) | (
-            (fresh.distances == edge_distance) & (fresh.ids < edge_id)
-        )
+        before_edge = (fresh.distances < edge_distance) | ((fresh.distances == edge_distance) & (fresh.ids < edge_id))
         counted = (fresh.ids >= 0) & (complete[:, None] | (before_edge & (known[:, None] > 0)))
         ids = np.concatenate([old_ids, np.where(counted, fresh.ids, -1)], axis=1)
-        distances = np.concatenate(
-            [old_distances, np.where(counted, fresh.distances, np.float32(np.inf))], axis=1
-        )
+        distances = np.concatenate([old_distances, np.where(counted, fresh.distances, np.float32(np.inf))], axis=1)
         # By id among equals, but padding, whose id is -1, last.
         order = np.lexsort((np.where(ids < 0, np.iinfo(np.int64).max, ids), distances))[:, : self.depth]
         self._nearest.ids[rows] = np.take_along_axis(ids, order, axis=1)
@@ -302,18 +294,14 @@ class NearestRows:
         if k > self.depth:
             raise ParameterInvalid(f"`k` of remembered neighbours must be at most {self.depth}; got {k}.")
         self.search_rows(np.flatnonzero((self._known < k) & ~self._complete))
-        return Neighbours(
-            ids=self._nearest.ids[:, :k].copy(), distances=self._nearest.distances[:, :k].copy()
-        )
+        return Neighbours(ids=self._nearest.ids[:, :k].copy(), distances=self._nearest.distances[:, :k].copy())
 
     def search_rows(self, positions: NDArray[np.intp]) -> None:
         """Search the neighbours of the rows at these positions afresh."""
         for start in range(0, positions.size, _SEARCH_ROWS):
             rows = positions[start : start + _SEARCH_ROWS]
             # One more than is kept tells whether the list is complete.
-            found = nearest_others(
-                self._targets, self.ids[rows], self._vectors[rows], self.depth + 1, self._groups
-            )
+            found = nearest_others(self._targets, self.ids[rows], self._vectors[rows], self.depth + 1, self._groups)
             self._nearest.ids[rows] = found.ids[:, : self.depth]
             self._nearest.distances[rows] = found.distances[:, : self.depth]
             exist = (found.ids >= 0).sum(axis=1)
@@ -350,9 +338,7 @@ class LeaveOneOutTable:
         self._beyond_depth: dict[int, Neighbours] = {}
         self._reading = threading.Lock()
 
-    def add(
-        self, ids: NDArray[np.int64], keys: NDArray[np.uint64], groups: Sequence[str | None] | None = None
-    ) -> None:
+    def add(self, ids: NDArray[np.int64], keys: NDArray[np.uint64], groups: Sequence[str | None] | None = None) -> None:
         """Follow images the index has just been given.
 
         Cost: for a batch of B, B x 2,000 distances, and one search for each newcomer among the smallest

@@ -3,12 +3,14 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
 from rich.markdown import Markdown
+from rich.progress import Progress, TaskID
 
 from app.cli.client import folder_settings, open_client
 from app.cli.console import images_progress, messages, print_json, results
@@ -147,17 +149,9 @@ def false_alarms(
         for folder in folders:
             files = image_files(folder)
             bar = progress.add_task(f"Embedding {folder.name}", total=len(files))
-            pool, _ = embed_files(
-                files, embedders, specification, out / "vectors", lambda count, bar=bar: progress.advance(bar, count)
-            )
-            measured.append(
-                measure_pool(
-                    pool.vectors,
-                    plan,
-                    name=folder.name,
-                    progress=lambda text, bar=bar: progress.update(bar, description=text),
-                )
-            )
+            pool, _ = embed_files(files, embedders, specification, out / "vectors", partial(progress.advance, bar))
+            say = partial(_describe, progress, bar)
+            measured.append(measure_pool(pool.vectors, plan, name=folder.name, progress=say))
         write(measured, plan, out)
     results().print(Markdown("\n".join(report_text(measured))))
     if not all(row.passes for pool in measured for row in pool.rows):
@@ -180,6 +174,10 @@ def run_all(
     for folder in (digits, textures):
         _run_accuracy(folder, settings, specification, AccuracyPlan(seed=SEED), out, False)
     _run_reference(digits, settings, specification, None, DIGITS_LIMIT, False, out, None, None, False)
+
+
+def _describe(progress: Progress, bar: TaskID, text: str) -> None:
+    progress.update(bar, description=text)
 
 
 def _run_accuracy(

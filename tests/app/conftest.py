@@ -42,7 +42,7 @@ def settings(settings: Settings) -> Settings:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
-    """One application for the tests of a module: for those that only look, or are refused, or use names of their own."""
+    """One application for the tests of a module: for those that look, or are refused, or use their own names."""
     settings = Settings(data=tmp_path_factory.mktemp("shared"), weights="stand-in", image_size=32, threads=1)
     with TestClient(create_app(settings), raise_server_exceptions=False) as client:
         yield client

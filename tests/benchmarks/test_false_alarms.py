@@ -120,7 +120,7 @@ def test_the_seed_decides():
 
 def test_the_command_writes_both_reports_and_says_whether_all_held(tmp_path, monkeypatch):
     np.savez(tmp_path / "gaussian.npz", vectors=gaussians(200))
-    arguments = [str(tmp_path / "gaussian.npz"), "--out", str(tmp_path / "out"), "--splits", "15", "--sizes", "20"]
+    arguments = [str(tmp_path / "gaussian.npz"), "--out", str(tmp_path / "out"), "--splits", "40", "--sizes", "20"]
     assert false_alarms.main([*arguments, "--ways", "leave one out", "drawn sets", "--set-size", "2"]) == 0
     written = json.loads((tmp_path / "out" / "false_alarms.json").read_text())
     assert [row["way"] for row in written["pools"][0]["rows"]] == ["leave one out"] * 3 + ["drawn sets"] * 3

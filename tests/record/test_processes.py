@@ -61,14 +61,15 @@ class Server:
         self._pid = pid
         self.http = httpx2.Client(base_url=url, timeout=PATIENCE_S)
 
-    def end(self, how: signal.Signals = signal.SIGTERM) -> None:
-        """Send a signal and wait until the process is gone."""
+    def end(self, how: signal.Signals = signal.SIGTERM, *, is_client_closed: bool = True) -> None:
+        """Send a signal and wait until the process is gone; the client stays open for a thread that still sends."""
         os.kill(self._pid, how)
-        self.http.close()
         for _ in range(int(PATIENCE_S / 0.02)):
             try:
                 os.kill(self._pid, 0)
             except ProcessLookupError:
+                if is_client_closed:
+                    self.http.close()
                 return
             time.sleep(0.02)
         pytest.fail(f"process {self._pid} does not end")
@@ -204,8 +205,9 @@ def test_a_process_killed_while_it_writes_takes_nothing_acknowledged_with_it(mot
         writing = pool.submit(write)
         while len(acknowledged) < 5:
             assert not writing.done()
-        killed.end(signal.SIGKILL)
+        killed.end(signal.SIGKILL, is_client_closed=False)
         writing.result(PATIENCE_S)
+    killed.http.close()
     there = {
         one["id"]
         for one in left.http.get(f"{collection}/images", params={"limit": 1000}).raise_for_status().json()["images"]

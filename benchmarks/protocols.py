@@ -16,7 +16,7 @@ from benchmarks.embedding import Pool
 from benchmarks.errors import BenchmarkRefused, TooFewSets
 from benchmarks.metrics import average_precision, false_positive_rate_at, roc_auc
 from models.judging import anomalous, make_calibration
-from models.methods.dn2 import DN2Params, LiveDN2, clean
+from models.methods.dn2 import DN2Params, LiveDN2, cleaned
 from models.methods.dn2.groups import drawn_group_bank
 
 Rows = NDArray[np.int64]
@@ -122,8 +122,7 @@ def measure_contaminated(
     """A clean bank, the same with strangers planted in it, and that one cleaned by leave-one-out scores."""
     whole = np.concatenate([bank, planted])
     started = time.perf_counter()
-    ids, scores = live_bank(pool, whole, params).leave_one_out()
-    thrown = clean(ids, scores, dropped)
+    thrown = cleaned(live_bank(pool, whole, params), dropped).dropped
     cleaning_s = time.perf_counter() - started
     remaining = np.setdiff1d(whole, thrown)
     return {

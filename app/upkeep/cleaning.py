@@ -13,7 +13,7 @@ from app.jobs.context import JobContext
 from app.upkeep import repository
 from app.upkeep.fresh import fresh_state
 from app.upkeep.schemas import CleanParameters
-from models.methods.dn2 import cleaned
+from models.methods.dn2 import cleaned, cleaning_k
 
 LISTED_MAX = 1000  # images named in the job itself; GET /clean/{job} pages through all
 
@@ -25,7 +25,7 @@ def run_clean(core: Core, context: JobContext) -> dict[str, Any]:
     """
     parameters = CleanParameters.model_validate(context.parameters)
     state = fresh_state(core, context)
-    k = parameters.k or state.settings.k
+    k = parameters.k or cleaning_k(len(state.dn2.bank), parameters.fraction)
     found = cleaned(
         state.dn2,
         parameters.fraction,

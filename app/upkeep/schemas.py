@@ -13,7 +13,8 @@ class CleanParameters(BaseModel):
 
     fraction: Annotated[float, Field(ge=0, le=0.5, description="Share of the bank that is dropped, strangest first.")]
     k: Annotated[
-        int | None, Field(ge=1, le=64, description="Neighbours averaged for the scores; unset: the collection's k.")
+        int | None,
+        Field(ge=1, le=512, description="Neighbours averaged for the scores; unset: as many as it drops."),
     ] = None
 
 

@@ -4,7 +4,7 @@ Bergman, Cohen, Hoshen 2020, "Deep Nearest Neighbor Anomaly Detection", arXiv:20
 network, and the mean distance to the k nearest normal images. Nothing is trained; the bank is the method.
 """
 
-from models.methods.dn2.cleaning import Cleaning, clean, cleaned, set_aside
+from models.methods.dn2.cleaning import Cleaning, clean, cleaned, cleaning_k, set_aside
 from models.methods.dn2.compression import (
     CompressedBank,
     Fidelity,
@@ -31,6 +31,7 @@ __all__ = [
     "Pooling",
     "clean",
     "cleaned",
+    "cleaning_k",
     "coreset_bank",
     "fidelity",
     "kmeans_bank",

@@ -2,6 +2,10 @@
 
 Each image is scored against the rest of the bank, never against itself, and the worst share is dropped.
 
+How many neighbours. Strangers seldom come alone: a bank of birds into which boats, trucks and cats have strayed
+holds many boats, and with k = 2 every boat finds two others that vouch for it. A cleaning pass therefore averages
+over as many neighbours as it drops: strangers that are fewer than that cannot fill each other's lists.
+
 What cleaning does to the promise. The images that stay were chosen for small scores, so leave-one-out
 scores among them are too small and new normal images alarm more often than promised. Either set calibration
 images aside before choosing (`set_aside`; if anomalies are among them the verdict errs towards fewer
@@ -15,7 +19,7 @@ from numpy.typing import NDArray
 
 from models.errors import ParameterInvalid
 from models.leave_one_out import Progress
-from models.methods.dn2.method import LiveDN2
+from models.methods.dn2.method import K_OF_CLEANING_MAX, LiveDN2
 
 FRACTION_MAX = 0.5
 """Most that may be dropped: beyond it the anomalies would be the majority, and the majority is what normal
@@ -64,15 +68,24 @@ def clean(ids: NDArray[np.int64], scores: NDArray[np.float32], fraction: float) 
     return ids[strangest_first[:count]]
 
 
+def cleaning_k(images: int, fraction: float) -> int:
+    """Neighbours that cleaning averages unless told otherwise: as many as it drops, from 2 to 512.
+
+    Differs: the paper scores with the k of detection; see the top of this module.
+    """
+    return max(2, min(int(np.ceil(fraction * images - _ROUNDING_SLACK)), K_OF_CLEANING_MAX))
+
+
 def cleaned(scorer: LiveDN2, fraction: float, *, k: int | None = None, progress: Progress | None = None) -> Cleaning:
-    """Which images of a live bank to drop, every image judged by the others.
+    """Which images of a live bank to drop, every image judged by the others; `k` unset is `cleaning_k`.
 
     Raises:
         ParameterInvalid: `fraction` or `k` is out of range.
         BankTooSmall: there are no others.
     """
     clean(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32), fraction)  # refuse before the long work
-    ids, scores = scorer.leave_one_out(k, progress=progress)
+    used_k = cleaning_k(len(scorer.bank), fraction) if k is None else k
+    ids, scores = scorer.leave_one_out(used_k, progress=progress)
     return Cleaning(dropped=clean(ids, scores, fraction), ids=ids, scores=scores)
 
 

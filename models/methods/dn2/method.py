@@ -28,6 +28,8 @@ from models.leave_one_out import (
 from models.methods.dn2.maths import mean_of_nearest, unit_rows, weighed_by_known_defects
 
 K_MAX = 64
+K_OF_CLEANING_MAX = 512
+"""Most neighbours a cleaning pass averages: bounds its memory to 512 distances an image."""
 """Largest k on offer."""
 
 _ROWS = 256  # queries in one search of the taught defects: bounds its memory
@@ -219,11 +221,11 @@ class LiveDN2:
 
         Raises:
             BankTooSmall: fewer than two images, or all of one group.
-            ParameterInvalid: `k` is not from 1 to 64.
+            ParameterInvalid: `k` is not from 1 to 512.
 
         Source: Bergman, Cohen, Hoshen 2020, arXiv:2002.10445, the unsupervised setting.
         """
-        asked_k = self._asked_k(k)
+        asked_k = self._asked_k(k, K_OF_CLEANING_MAX)
         if len(self.bank) <= self._table.groups.largest():
             raise BankTooSmall(
                 "The bank of method `dn2` must hold at least 2 normal images, not all of one group, "
@@ -267,11 +269,11 @@ class LiveDN2:
             to_defect = followed.nearest(1).distances[places, 0]
         return CalibrationScores(scores=weighed_by_known_defects(plain, to_defect).astype(np.float32), ids=ids)
 
-    def _asked_k(self, k: int | None) -> int:
+    def _asked_k(self, k: int | None, most: int = K_MAX) -> int:
         if k is None:
             return self.params.k
-        if not 1 <= k <= K_MAX:
-            raise ParameterInvalid(f"`k` of method `dn2` must be a whole number from 1 to {K_MAX}; got {k}.")
+        if not 1 <= k <= most:
+            raise ParameterInvalid(f"`k` of method `dn2` must be a whole number from 1 to {most}; got {k}.")
         return k
 
     def _prepared(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -344,13 +344,15 @@ def test_the_only_image_cannot_be_compared_with_itself():
 @pytest.mark.parametrize("k", [0, -1, 65])
 def test_k_out_of_range_is_refused(k):
     scorer = live(gaussians(31, 5, 3))
-    for ask in (
-        lambda: scorer.score(gaussians(31, 1, 3), k=k),
-        lambda: scorer.calibration(k),
-        lambda: scorer.leave_one_out(k),
-    ):
+    for ask in (lambda: scorer.score(gaussians(31, 1, 3), k=k), lambda: scorer.calibration(k)):
         with pytest.raises(ParameterInvalid, match=f"`k` of method `dn2` must be a whole number from 1 to 64; got {k}"):
             ask()
+
+
+@pytest.mark.parametrize("k", [0, -1, 513])
+def test_k_of_cleaning_out_of_range_is_refused(k):
+    with pytest.raises(ParameterInvalid, match=f"`k` of method `dn2` must be a whole number from 1 to 512; got {k}"):
+        live(gaussians(31, 5, 3)).leave_one_out(k)
 
 
 def test_other_refusals():

@@ -5,7 +5,7 @@ import pytest
 
 from index import Metric
 from models.errors import BankTooSmall, ParameterInvalid
-from models.methods.dn2 import clean, cleaned, coreset_bank, fidelity, kmeans_bank, set_aside
+from models.methods.dn2 import clean, cleaned, cleaning_k, coreset_bank, fidelity, kmeans_bank, set_aside
 from models.methods.dn2.compression import roc_auc
 from tests.models.methods.test_dn2 import gaussians, keys_of, live
 from tests.oracles import dn2 as oracle
@@ -33,7 +33,7 @@ def test_clean_by_hand():
 
 def test_no_image_is_its_own_neighbour_in_unsupervised_mode():
     bank = gaussians(1, 40, 4)
-    found = cleaned(live(bank, metric="l2"), 0.1)
+    found = cleaned(live(bank, metric="l2"), 0.1, k=2)
     assert found.scores == pytest.approx(oracle.leave_one_out(bank, 2, "l2"), rel=1e-5)
     assert (found.scores > 0).all()
     # Negative control: were each image allowed to find itself, its first distance would be 0 and its score
@@ -60,6 +60,25 @@ def test_a_planted_minority_is_dropped_and_its_kind_is_found_afterwards():
         scorer.remove(found.dropped)
         gains.append(roc_auc(scorer.score(asked.astype(np.float32)).score.astype(float), truth) - before)
     assert np.mean(gains) > 0.1
+
+
+def test_strangers_of_one_kind_do_not_vouch_for_each_other():
+    # Mean of 5 seeds, margin 0.5 of the strangers; the control is the k of detection, which the strangers satisfy
+    # among themselves.
+    found: dict[int | None, list[float]] = {None: [], 2: []}
+    for seed in range(5):
+        random = np.random.default_rng(seed)
+        normal = random.normal(size=(180, 8))
+        strange = 4.0 + 0.1 * random.normal(size=(20, 8))
+        scorer = live(np.concatenate([normal, strange]).astype(np.float32), metric="l2")
+        for k, shares in found.items():
+            shares.append(float(np.isin(np.arange(180, 200), cleaned(scorer, 0.15, k=k).dropped).mean()))
+    assert np.mean(found[None]) >= np.mean(found[2]) + 0.5
+    assert np.mean(found[None]) >= 0.9
+
+
+def test_cleaning_averages_over_as_many_as_it_drops():
+    assert [cleaning_k(images, 0.15) for images in (0, 3, 100, 101, 10_000)] == [2, 2, 15, 16, 512]
 
 
 def test_cleaning_asks_before_it_drops():

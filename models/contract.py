@@ -4,8 +4,12 @@ A method is the recipe of one paper. Fitting it to a collection gives a fitted s
 again and may therefore be called by many threads. A *live* method has no fit: its scorer follows the bank
 as it changes.
 
+Calibration is not a method's business: whoever fits holds images of the bank back, whole groups of them,
+before `fit` sees any, and scores them afterwards with the code that serves. `fit` may use every image that
+it is given.
+
 Letters used in docstrings: B images, C channels, H W pixels, h w map cells, D vector width, N reference
-images.
+images, K classes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -155,6 +159,77 @@ class Params(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle in an image, in shares of the backbone's input from its top left corner, each in [0, 1]."""
+
+    kind: str
+    left: float
+    top: float
+    right: float
+    bottom: float
+    score: float | None = None
+    """Evidence, larger = surer; None where a person drew the box."""
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """How two boxes of one image stand to each other: `head` *kind* `tail`, by their places in its boxes."""
+
+    kind: str
+    head: int
+    tail: int
+    score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rating:
+    """What one rater said of one image; larger = more anomalous."""
+
+    rater: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """What somebody answered to "which of these two is more anomalous?"; images by their ids."""
+
+    left: int
+    right: int
+    answer: Literal["left", "right", "same", "cannot_say"]
+    rater: str | None = None
+
+
+class Backbone(Protocol):
+    """The frozen network of the collection, for images that a method has changed; safe for many threads.
+
+    Pixels are as in `Inputs.pixels`. A row's answer has the same bits whatever its mates.
+    """
+
+    @property
+    def width(self) -> int:
+        """D, features of a vector."""
+        ...
+
+    @property
+    def mean(self) -> tuple[float, float, float]:
+        """What was subtracted from each channel in [0, 1], before `std` divided it."""
+        ...
+
+    @property
+    def std(self) -> tuple[float, float, float]:
+        """What divided each channel; pixels * std + mean lies in [0, 1]."""
+        ...
+
+    def vectors(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(B, 3, H, W) -> (B, D)"""
+        ...
+
+    def maps(self, pixels: NDArray[np.float32], stages: Sequence[int]) -> Mapping[int, NDArray[np.float32]]:
+        """(B, 3, H, W) -> stage from 1 to 4 -> (B, h, w, C)"""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Inputs:
     """What a method sees of B images; only the kinds its card asks for are filled in."""
 
@@ -163,9 +238,17 @@ class Inputs:
     vectors: NDArray[np.float32] | None = None
     """(B, D)"""
     maps: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
-    """stage -> (B, h, w, C)"""
+    """stage -> (B, h, w, C). Computed when a stage is asked for, so iterate over the stages you want, not over this."""
     pixels: NDArray[np.float32] | None = None
     """(B, 3, H, W), as the backbone is fed"""
+    backbone: Backbone | None = None
+    """There for `maps` and `pixels`: turns pixels that the method has changed into vectors and maps."""
+    boxes: Sequence[Sequence[Box]] = ()
+    """B lists, or empty where nobody drew any."""
+    relations: Sequence[Sequence[Relation]] = ()
+    """B lists, or empty."""
+    ratings: Sequence[Sequence[Rating]] = ()
+    """B lists, or empty."""
 
     def __len__(self) -> int:
         return int(self.ids.size)
@@ -173,15 +256,36 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What a collection holds, read in batches so that it need not fit in memory."""
+    """What a collection holds, read in batches so that it need not fit in memory.
+
+    A sequence of `Inputs` may be iterated as often as the method likes, always in the same order; each batch is
+    read, or computed and kept on disk, when it is reached. Batches hold at most 64 images.
+    """
 
     bank: Sequence[Inputs]
-    """Normal images. Iterated as often as the method likes, always in the same order."""
+    """Normal images."""
     keys: NDArray[np.uint64]
     """(N,) hash of each bank image's id, in bank order: for choices that must not depend on that order."""
     groups: Sequence[str | None] = ()
+    """N names of what bank images were taken together (a part, a camera, a day), or empty."""
     labels: Mapping[str, Sequence[Inputs]] = field(default_factory=dict)
+    """Few-shot classes: label -> its examples."""
     unlabelled: Sequence[Inputs] = ()
+    """A pool of which nothing is known."""
+    anomalous: Sequence[Inputs] = ()
+    """Known defects, where there are any: negative evidence."""
+    sets: Mapping[str, Sequence[Inputs]] = field(default_factory=dict)
+    """`groups`: normal sets by name, each with its members in order."""
+    streams: Mapping[str, Sequence[Inputs]] = field(default_factory=dict)
+    """`sequence`: normal images by stream, each in order of time."""
+    boxed: Sequence[Inputs] = ()
+    """`boxes`: images with the boxes and relations that people drew; one without any was looked at and is clean."""
+    rated: Sequence[Inputs] = ()
+    """`ratings`: images with what raters said."""
+    pairs: Sequence[Pair] = ()
+    """`pairs`: answers, oldest first."""
+    compared: Sequence[Inputs] = ()
+    """`pairs`: every image that an answer names, once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +296,50 @@ class Scores:
     """(B,), finite; larger = stranger; unit named in the card."""
     pixels: NDArray[np.float32] | None = None
     """(B, h, w), same unit and direction, on any grid that covers the whole input; None if not offered."""
+    probabilities: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    """`class_probabilities`: class -> (B,) in [0, 1], each image's sum 1."""
+    boxes: Sequence[Sequence[Box]] = ()
+    """`boxes`: B lists of what was found, surest first; empty if not offered."""
+    relations: Sequence[Sequence[Relation]] = ()
+    """B lists, between the boxes found; empty if not offered."""
+    terms: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    """What the score is made of, and other numbers worth showing: name -> (B,) or (B, n), finite."""
+    tags: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
+    """Answers in words, such as the direction that raised an alarm: name -> B of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupScores:
+    """The raw answer for one set of images."""
+
+    score: float
+    """Finite; larger = stranger."""
+    shares: NDArray[np.float32]
+    """(B,) what each member contributed; larger = more."""
+
+
+@dataclass(frozen=True, slots=True)
+class CleanedBank:
+    """Which images of the bank to keep."""
+
+    kept: NDArray[np.int64]
+    """Ids, ascending."""
+    dropped: NDArray[np.int64]
+    """Ids, strangest first."""
+    report: Mapping[str, Any] = field(default_factory=dict)
+    """What can be said of the choice (a guarantee, a loss); what JSON can hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why B images were scored as they were."""
+
+    maps: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    """Kind of map -> (B, h, w); larger = speaks more for "anomalous"."""
+    examples: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    """What the examples stand for -> (B, n) ids of stored images, most telling first; -1 where there are fewer."""
+    sentences: Sequence[str] = ()
+    """B of them, or empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,8 +357,6 @@ class FittedScorer(Protocol):
 
     method: str
     """Equals the folder name."""
-    calibration_scores: NDArray[np.float32]
-    """(n,) scores of normal images that took no part in the fit, for `models.judging`."""
 
     def score(self, inputs: Inputs) -> Scores:
         """Scores that depend on each image alone: never on its batch, never on earlier calls."""
@@ -218,6 +364,60 @@ class FittedScorer(Protocol):
 
     def export(self) -> FittedState:
         """The state from which `Method.restore` builds a scorer with equal scores."""
+        ...
+
+
+# What a fitted scorer may offer beside `score`; its card says which under `gives`.
+
+
+@runtime_checkable
+class GroupScorer(Protocol):
+    """`group_score`: a fitted scorer that also judges sets."""
+
+    def score_group(self, members: Inputs) -> GroupScores:
+        """The score of these images as one set."""
+        ...
+
+
+@runtime_checkable
+class StreamScorer(Protocol):
+    """Needs `sequence`: a fitted scorer whose answer for an image depends on those before it in its stream.
+
+    `score` judges every image as the first of a stream of its own.
+    """
+
+    def follow(self, inputs: Inputs, memory: FittedState | None) -> tuple[Scores, FittedState]:
+        """Scores of the next images of a stream, and the memory to hand in with those that come after them.
+
+        `memory` is None at the start. The scores are the same in whatever pieces a stream is given.
+        """
+        ...
+
+
+@runtime_checkable
+class EmbeddingGiver(Protocol):
+    """`embedding`: a fitted scorer that holds a new embedding."""
+
+    def embed(self, inputs: Inputs) -> NDArray[np.float32]:
+        """(B, E), each row from its image alone."""
+        ...
+
+
+@runtime_checkable
+class BankCleaner(Protocol):
+    """`cleaned_bank`: a fitted scorer that chose which images of the bank to keep."""
+
+    def cleaned_bank(self) -> CleanedBank:
+        """The choice, over the bank that was fitted."""
+        ...
+
+
+@runtime_checkable
+class Explainer(Protocol):
+    """`explanation`: a fitted scorer that says why."""
+
+    def explain(self, inputs: Inputs) -> Explanation:
+        """Reasons for the scores of these images."""
         ...
 
 
@@ -231,7 +431,11 @@ class Method(Protocol):
     def __init__(self, params: Any) -> None: ...
 
     def fit(self, reference: Reference, *, seed: int, progress: Progress | None = None) -> FittedScorer:
-        """A scorer for what this collection holds now; the same seed gives the same scorer."""
+        """A scorer for what this collection holds now; the same seed gives the same scorer.
+
+        Raises:
+            FitRefused: the collection holds too little, or nothing from which this method can learn.
+        """
         ...
 
     def restore(self, state: FittedState) -> FittedScorer:

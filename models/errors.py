@@ -10,6 +10,7 @@ ModelsError
         BankTooSmall                fewer reference images than the method needs
         MethodUnknown               no method of that name is installed
         NothingToCompare            no stored image is left to compare with
+        FitRefused                  the method cannot learn from what the collection holds
     WeightsError                the backbone cannot be loaded as named
         WeightsMissing              the file is not there; the message names the command that brings it
         WeightsDamaged              the file is there, its contents are not what they should be
@@ -65,6 +66,10 @@ class MethodUnknown(StateError):
 
 class NothingToCompare(StateError):
     """No stored image is left to compare with."""
+
+
+class FitRefused(StateError):
+    """The method cannot learn from what the collection holds; the sentence says what it needs."""
 
 
 class WeightsError(ModelsError):

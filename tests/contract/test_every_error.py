@@ -40,6 +40,7 @@ ANSWERS = {
     "BankTooSmall": (409, "bank_too_small"),
     "MethodUnknown": (404, "scorer_unknown"),
     "NothingToCompare": (409, "nothing_to_compare"),
+    "FitRefused": (409, "fit_refused"),
     "WeightsError": OURS,  # a family
     "WeightsMissing": (409, "weights_missing"),
     "WeightsDamaged": (500, "weights_damaged"),

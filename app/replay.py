@@ -92,10 +92,12 @@ def load(session: Session, row: CollectionRow) -> CollectionState:
 
 
 def must_reload(row: CollectionRow, state: CollectionState) -> bool:
-    """Whether what a state was built on has changed, so that it cannot be brought up to date."""
+    """Whether what a state was built on has changed, or what it missed is not kept any more: it cannot catch up."""
     settings = CollectionSettings(**row.settings)
-    return row.embedding_id != state.embedding_id or any(
-        getattr(settings, one) != getattr(state.settings, one) for one in BUILT_FROM
+    return (
+        row.embedding_id != state.embedding_id
+        or state.sequence < row.pruned_sequence
+        or any(getattr(settings, one) != getattr(state.settings, one) for one in BUILT_FROM)
     )
 
 

@@ -22,6 +22,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from app.clock import utc_now
+
 # SQLite counts rows up by itself only for the exact type INTEGER.
 BigId = BigInteger().with_variant(Integer, "sqlite")
 # In the order of code points on both databases, whatever the locale of the server.
@@ -46,6 +48,8 @@ class CollectionRow(Base):
     settings: Mapped[dict[str, Any]] = mapped_column(JSON)
     embedding_id: Mapped[int] = mapped_column(BigId, default=0)  # active row of `embeddings`
     sequence: Mapped[int] = mapped_column(BigInteger, default=0)  # one step a change
+    # Deletions up to here are no longer kept: a follower that knows less must read the collection afresh.
+    pruned_sequence: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     bank_note: Mapped[dict[str, Any] | None] = mapped_column(JSON, default=None)  # why calibration is biased, if so
     created_at: Mapped[datetime] = mapped_column(DateTime)
     updated_at: Mapped[datetime] = mapped_column(DateTime)
@@ -129,6 +133,7 @@ class DeletionRow(Base):
     image_pk: Mapped[int | None] = mapped_column(BigInteger, default=None)
     group_pk: Mapped[int | None] = mapped_column(BigInteger, default=None)
     sequence: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime | None] = mapped_column(DateTime, default=utc_now)  # when it may be pruned
 
 
 class GroupRow(Base):

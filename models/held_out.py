@@ -1,8 +1,10 @@
-"""What a fit reads of a bank: its vectors in one array, and which images stay out of it for calibration.
+"""What a fit reads of a bank: its vectors in one array, and which images it judges itself by instead of learning them.
 
-A score is calibrated on normal images that took no part in the fit. Which ones is decided by the hash of each
-image's id, so that neither the order of the bank nor a seed has a say, and images of one group stay together:
-a burst that stood on both sides would promise too few false alarms.
+Early stopping, and every figure a fit reports of itself, needs images that no gradient has seen. Which ones is
+decided by the hash of each image's id, so that neither the order of the bank nor a seed has a say, and images of
+one group stay together: a burst that stood on both sides would flatter the fit.
+
+The calibration images are no part of this: whoever fits has held them back before.
 """
 
 import hashlib
@@ -16,47 +18,45 @@ from index.distances import as_rows
 from models.contract import Inputs, Reference
 from models.errors import BankTooSmall, ParameterInvalid
 
-CALIBRATION_SHARE = 0.2
-CALIBRATION_MAX = 2000
+HELD_OUT_SHARE = 0.15
+HELD_OUT_MAX = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Which rows of a bank are learnt from and which are kept for calibration; both by ascending key."""
+    """Which rows of a bank are learnt from and which are held out; both by ascending key."""
 
     fit: NDArray[np.int64]
     """(n,)"""
-    calibration: NDArray[np.int64]
+    held_out: NDArray[np.int64]
     """(m,)"""
 
 
 @dataclass(frozen=True, slots=True)
-class BankVectors:
-    """The vectors of a bank, split."""
+class BankRows:
+    """The vectors of a bank by ascending key, so that they do not depend on the order of the bank."""
 
-    fit: NDArray[np.float32]
-    """(n, D)"""
-    fit_ids: NDArray[np.int64]
-    """(n,)"""
-    calibration: NDArray[np.float32]
-    """(m, D)"""
-    calibration_ids: NDArray[np.int64]
-    """(m,)"""
+    vectors: NDArray[np.float32]
+    """(N, D)"""
+    ids: NDArray[np.int64]
+    """(N,)"""
+    is_held_out: NDArray[np.bool_]
+    """(N,)"""
 
 
 def split(
     keys: NDArray[np.uint64],
     groups: Sequence[str | None] = (),
     *,
-    share: float = CALIBRATION_SHARE,
-    most: int = CALIBRATION_MAX,
+    share: float = HELD_OUT_SHARE,
+    most: int = HELD_OUT_MAX,
 ) -> Split:
-    """Rows to learn from and rows to hold out: about `share` of them, whole groups, at most `most`.
+    """Rows to learn from and rows to hold out: about `share` of them, at least one, whole groups, at most `most`.
 
     A group is passed over when it would hold out more than was asked for; when every group is larger than
-    that, the smallest is held out. With a single group nothing can be held out.
+    that, the smallest is held out. A bank of one group is split as if it had none.
 
-    Shapes: keys (N,), groups N names or None, or empty -> two that together are all N rows.
+    Shapes: keys (N,) with N >= 2, groups N names or None, or empty -> two that together are all N rows.
     Ties:   equal keys by row.
 
     Raises:
@@ -64,6 +64,8 @@ def split(
     """
     if len(groups) not in (0, keys.size):
         raise ParameterInvalid(f"`groups` must have one entry per image, {keys.size}; got {len(groups)}.")
+    if len(set(groups)) == 1:
+        groups = ()
     members: dict[tuple[int, str], list[int]] = {}
     for row, key in enumerate(keys.tolist()):
         group = groups[row] if groups else None
@@ -74,39 +76,35 @@ def split(
     for unit in sorted(members):
         if len(held_out) + len(members[unit]) <= wanted:
             held_out += members[unit]
-    if not held_out and len(members) > 1:
+    if not held_out:
         held_out = members[min(members, key=lambda unit: (len(members[unit]), unit))]
     by_key = np.lexsort((np.arange(keys.size), keys))
     chosen = np.isin(by_key, held_out)
-    return Split(fit=by_key[~chosen], calibration=by_key[chosen])
+    return Split(fit=by_key[~chosen], held_out=by_key[chosen])
 
 
-def bank_vectors(reference: Reference, *, method: str, bank_min: int) -> BankVectors:
-    """The vectors of a bank, those to learn from apart from those held out, both by ascending key.
+def bank_rows(reference: Reference, *, method: str, bank_min: int, share: float = HELD_OUT_SHARE) -> BankRows:
+    """The vectors of a bank, with the mark which of them a fit holds out.
 
     Memory: 4 N D bytes, twice while they are put in order.
 
     Raises:
-        BankTooSmall: fewer than `bank_min` images, or all of one group.
-        ParameterInvalid: the bank comes without vectors.
+        BankTooSmall: fewer than `bank_min` images, or fewer than two.
+        ParameterInvalid: the bank comes without vectors, or `groups` is not one per image.
         WidthMismatch, NotFinite: the vectors are not of one width, or not finite.
     """
     size = sum(len(inputs) for inputs in reference.bank)
-    too_small = BankTooSmall(
-        f"The bank of method `{method}` must hold at least {bank_min} normal images, not all of one group; got {size}."
-    )
     if size < max(bank_min, 2):
-        raise too_small
-    parts = split(reference.keys, reference.groups)
-    if not parts.calibration.size:
-        raise too_small
-    vectors = stacked_vectors(reference.bank, method=method)
+        raise BankTooSmall(
+            f"The bank of method `{method}` must hold at least {max(bank_min, 2)} normal images; got {size}."
+        )
+    parts = split(reference.keys, reference.groups, share=share)
+    order = np.lexsort((np.arange(size), reference.keys))
     ids = np.concatenate([inputs.ids for inputs in reference.bank])
-    return BankVectors(
-        fit=vectors[parts.fit],
-        fit_ids=ids[parts.fit],
-        calibration=vectors[parts.calibration],
-        calibration_ids=ids[parts.calibration],
+    return BankRows(
+        vectors=stacked_vectors(reference.bank, method=method)[order],
+        ids=ids[order],
+        is_held_out=np.isin(order, parts.held_out),
     )
 
 

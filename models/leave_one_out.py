@@ -16,7 +16,8 @@ asked for.
 """
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -203,6 +204,26 @@ class NearestRows:
         self._known = np.concatenate([self._known, np.zeros(ids.size, dtype=np.int64)])
         self._complete = np.concatenate([self._complete, np.zeros(ids.size, dtype=np.bool_)])
 
+    def export_arrays(self) -> dict[str, NDArray[Any]]:
+        """What `restore` needs beside the rows' vectors; views of what may change at the next call."""
+        return {
+            "ids": self.ids,
+            "nearest_ids": self._nearest.ids,
+            "nearest_distances": self._nearest.distances,
+            "known": self._known,
+            "complete": self._complete,
+        }
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]], vectors: NDArray[np.float32]) -> None:
+        """Take up exported rows, whose vectors (rows, D) are given, in place of those followed now."""
+        self.ids, self._vectors, self._sighted = arrays["ids"].copy(), vectors, self._as_sighted(vectors)
+        self._nearest = Neighbours(arrays["nearest_ids"].copy(), arrays["nearest_distances"].copy())
+        self._known, self._complete = arrays["known"].copy(), arrays["complete"].copy()
+
+    def forget(self) -> None:
+        """Search every row afresh when it is next asked for: the targets are searched in another way from now on."""
+        self._known[:], self._complete[:] = 0, False
+
     def leave(self, ids: NDArray[np.int64]) -> None:
         """Stop following rows; unknown ones are ignored."""
         stay = ~np.isin(self.ids, ids)
@@ -337,6 +358,27 @@ class LeaveOneOutTable:
         self._n = 0
         self._beyond_depth: dict[int, Neighbours] = {}
         self._reading = threading.Lock()
+
+    def export_arrays(self) -> dict[str, NDArray[Any]]:
+        """What `restore` needs beside the index and the groups; views of what may change at the next call."""
+        rows = {f"rows.{name}": array for name, array in self._nearest.export_arrays().items()}
+        return {"ids": self._ids[: self._n], "keys": self._keys[: self._n], "row_keys": self._row_keys, **rows}
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]], grouped: Mapping[int, str]) -> None:
+        """Take up an exported table, over the same index; `grouped` names the group of each id that has one.
+
+        Only for a table that follows nothing yet.
+        """
+        rows = {name.removeprefix("rows."): array for name, array in arrays.items() if name.startswith("rows.")}
+        self.groups.add(grouped.keys(), grouped.values())
+        self._ids, self._keys, self._n = arrays["ids"].copy(), arrays["keys"].copy(), len(arrays["ids"])
+        self._row_keys = arrays["row_keys"].copy()
+        self._nearest.restore(rows, self._index.vectors(rows["ids"]))
+
+    def forget(self) -> None:
+        """Search every neighbour afresh when it is next asked for: the index searches in another way from now on."""
+        self._nearest.forget()
+        self._beyond_depth.clear()
 
     def add(self, ids: NDArray[np.int64], keys: NDArray[np.uint64], groups: Sequence[str | None] | None = None) -> None:
         """Follow images the index has just been given.

@@ -5,9 +5,9 @@ calibration. It locks nothing itself; many may read at once, writing needs every
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,10 +28,12 @@ from models.leave_one_out import (
 from models.methods.dn2.maths import mean_of_nearest, unit_rows, weighed_by_known_defects
 
 K_MAX = 64
-K_OF_CLEANING_MAX = 512
-"""Most neighbours a cleaning pass averages: bounds its memory to 512 distances an image."""
 """Largest k on offer."""
 
+K_OF_CLEANING_MAX = 512
+"""Most neighbours a cleaning pass averages: bounds its memory to 512 distances an image."""
+
+DEFECTS_DEPTH = 4  # nearest taught defects remembered for each calibration row; only the first counts
 _ROWS = 256  # queries in one search of the taught defects: bounds its memory
 
 
@@ -85,9 +87,48 @@ class LiveDN2:
         self._table = LeaveOneOutTable(self.bank)
         # The nearest taught defect of each calibration row. A defect's group does not matter: it stands for
         # itself.
-        self._defects_near_rows = NearestRows(self.anomalous, GroupLedger(), depth=4)
+        self._defects_near_rows = NearestRows(self.anomalous, GroupLedger(), depth=DEFECTS_DEPTH)
         self._calibrations: dict[int, CalibrationScores] = {}
         self._reading = threading.Lock()
+
+    @classmethod
+    def restore(
+        cls,
+        *,
+        params: DN2Params,
+        bank: VectorIndex,
+        anomalous: VectorIndex,
+        arrays: Mapping[str, NDArray[Any]],
+        grouped: Mapping[int, str],
+    ) -> "LiveDN2":
+        """A scorer over indexes that hold what they held when `export_arrays` was called.
+
+        `grouped` names the group of each bank image that has one. The indexes are taken over, not copied.
+        """
+        scorer = cls(width=bank.width, params=params)
+        scorer.bank, scorer.anomalous = bank, anomalous
+        scorer._table = LeaveOneOutTable(bank)
+        scorer._table.restore(_below("table.", arrays), grouped)
+        defects = _below("defects.", arrays)
+        scorer._defects_near_rows = NearestRows(anomalous, GroupLedger(), depth=DEFECTS_DEPTH)
+        scorer._defects_near_rows.restore(defects, bank.vectors(defects["ids"]))
+        return scorer
+
+    def export_arrays(self) -> dict[str, NDArray[Any]]:
+        """What the scorer knows beside its two indexes: the calibration rows and their nearest.
+
+        Views of arrays that the next change may replace: nobody may write meanwhile.
+        """
+        with self._reading:
+            table = {f"table.{name}": array for name, array in self._table.export_arrays().items()}
+            defects = {f"defects.{name}": array for name, array in self._defects_near_rows.export_arrays().items()}
+            return {**table, **defects}
+
+    def recalibrate(self) -> None:
+        """Compute the calibration afresh when it is next asked for; needed when an index searches in another way."""
+        self._table.forget()
+        self._defects_near_rows.forget()
+        self._calibrations.clear()
 
     @property
     def width(self) -> int:
@@ -287,3 +328,7 @@ def _search(index: VectorIndex, vectors: NDArray[np.float32], k: int, exclude: N
         return index.search(vectors, k)
     found = index.search(vectors, k + 1)
     return first_kept(found, (found.ids != exclude[:, None]) & (found.ids >= 0), k)
+
+
+def _below(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

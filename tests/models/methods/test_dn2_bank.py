@@ -5,7 +5,17 @@ import pytest
 
 from index import Metric
 from models.errors import BankTooSmall, ParameterInvalid
-from models.methods.dn2 import clean, cleaned, cleaning_k, coreset_bank, fidelity, kmeans_bank, set_aside
+from models.methods.dn2 import (
+    DN2Params,
+    LiveDN2,
+    clean,
+    cleaned,
+    cleaning_k,
+    coreset_bank,
+    fidelity,
+    kmeans_bank,
+    set_aside,
+)
 from models.methods.dn2.compression import roc_auc
 from tests.models.methods.test_dn2 import gaussians, keys_of, live
 from tests.oracles import dn2 as oracle
@@ -270,3 +280,55 @@ def test_fidelity_refusals_and_constant_scores():
         fidelity(lambda p: p, lambda p: p, np.zeros((0, 1), dtype=np.float32))
     with pytest.raises(ParameterInvalid, match="one entry per probe, 2; got 1"):
         fidelity(lambda p: p, lambda p: p, np.zeros((2, 1), dtype=np.float32), anomalous=np.array([True]))
+
+
+# --- taking up where another process left off
+# --------------------------------------------------------------------------------------------------------
+
+
+def restored(scorer, grouped):
+    """The scorer as another process would build it from what was written down, over the same indexes."""
+    arrays = {name: array.copy() for name, array in scorer.export_arrays().items()}
+    return LiveDN2.restore(
+        params=scorer.params, bank=scorer.bank, anomalous=scorer.anomalous, arrays=arrays, grouped=grouped
+    )
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_restored_scorer_goes_on_as_the_one_before(metric):
+    bank, later = gaussians(3, 300, 6), gaussians(4, 40, 6)
+    groups = [f"g{number // 3}" if number % 2 else None for number in range(300)]
+
+    def grown(is_restored):
+        scorer = LiveDN2(width=6, params=DN2Params(k=3, metric=metric))
+        scorer.add_normal(np.arange(300), keys_of(np.arange(300)), bank, groups)
+        scorer.add_anomalous(np.arange(900, 905), gaussians(5, 5, 6))
+        scorer.calibration()
+        if is_restored:
+            grouped = {number: group for number, group in enumerate(groups) if group is not None}
+            scorer = restored(scorer, grouped)
+        scorer.remove(np.arange(0, 60, 4))
+        scorer.add_normal(np.arange(400, 440), keys_of(np.arange(400, 440)), later, ["g1"] * 40)
+        scorer.add_anomalous(np.array([950]), later[:1] + 0.5)
+        return scorer
+
+    one, other = grown(False), grown(True)
+    assert other.calibration().ids.tolist() == one.calibration().ids.tolist()
+    assert other.calibration().scores.tolist() == one.calibration().scores.tolist()
+    assert other.groups.largest() == one.groups.largest()
+    assert other.score(later).score.tolist() == one.score(later).score.tolist()
+
+
+def test_what_is_restored_is_what_was_written_and_not_computed_again():
+    # The control of the test above: had the table been computed afresh, altered distances would not show.
+    bank = gaussians(3, 100, 6)
+    scorer = live(bank, metric="l2")
+    scorer.calibration()
+    arrays = {name: array.copy() for name, array in scorer.export_arrays().items()}
+    arrays["table.rows.nearest_distances"][:] += 1
+    altered = LiveDN2.restore(
+        params=scorer.params, bank=scorer.bank, anomalous=scorer.anomalous, arrays=arrays, grouped={}
+    )
+    assert altered.calibration().scores == pytest.approx(scorer.calibration().scores + 1)
+    altered.recalibrate()
+    assert altered.calibration().scores.tolist() == scorer.calibration().scores.tolist()

@@ -81,5 +81,5 @@ def latent_basis(coordinates: NDArray[np.float64], latents: NDArray[np.float64])
     Source:  Härkönen, Hertzmann, Lehtinen, Paris 2020, arXiv:2004.02546, the section on BigGAN.
     """
     solution, *_ = np.linalg.lstsq(coordinates, latents, rcond=None)
-        components = components / np.linalg.norm(components, axis=1, keepdims=True).astype(np.float64)
+    basis: NDArray[np.float64] = np.asarray(solution.T, dtype=np.float64)
     return basis

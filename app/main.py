@@ -27,7 +27,8 @@ from app.images.endpoints import router as images_router
 from app.importing.endpoints import router as importing_router
 from app.importing.service import HANDLERS as IMPORTING
 from app.jobs.endpoints import router as jobs_router
-from app.jobs.runner import Runner
+from app.jobs.lanes import Lanes
+from app.jobs.process import WorkerProcess
 from app.limits import Slots
 from app.memory import memory_bytes
 from app.page import router as page_router
@@ -93,6 +94,13 @@ def close_core(core: Core) -> None:
     core.database.close()
 
 
+def jobs_of(core: Core) -> Lanes | WorkerProcess:
+    """What runs the jobs of a server, as its settings say; with `off` it runs none."""
+    if core.settings.jobs == "process":
+        return WorkerProcess(core.settings)
+    return Lanes(core, HANDLERS if core.settings.jobs == "thread" else {}, core.settings.job_workers)
+
+
 def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> FastAPI:
     """The application; it opens the record when it starts and closes it when it stops."""
     settings = settings or Settings()
@@ -101,13 +109,13 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.core = core = open_core(settings, clock)
         app.state.slots = Slots(settings.inference_slots, settings.queue_limit_requests)
-        runner = Runner(core, HANDLERS)
-        app.state.wake_jobs = runner.wake
-        runner.start()
+        jobs = jobs_of(core)
+        app.state.wake_jobs = jobs.wake
+        jobs.start()
         try:
             yield
         finally:
-            runner.stop()
+            jobs.stop()
             close_core(core)
 
     app = FastAPI(

@@ -1,11 +1,13 @@
 """Every knob of the service, read once from the environment by `create_app` or the command line."""
 
+import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, field_validator
+from pydantic_core import to_jsonable_python
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -105,6 +107,24 @@ class Settings(BaseSettings):
     deadline_s: Annotated[float, Field(gt=0, le=3600, description="Longest time one request may wait and compute.")] = (
         300.0
     )
+    jobs: Annotated[
+        Literal["process", "thread", "off"],
+        Field(
+            description="Where jobs run: in a worker process beside the server, in threads of the server, or off, when "
+            "`oddity worker` runs elsewhere."
+        ),
+    ] = "process"
+    job_workers: Annotated[
+        int, Field(ge=1, le=64, description="Jobs of any kind run at the same time; quick ones have one place more.")
+    ] = 1
+    job_threads: Annotated[
+        int | None,
+        Field(ge=1, le=256, description="Thread budget of a worker process; unset: half the cores."),
+    ] = None
+    job_niceness: Annotated[
+        int, Field(ge=0, le=19, description="How far a worker process stands back for the server; 0: not at all.")
+    ] = 10
+
     idempotency_hours: Annotated[
         float, Field(gt=0, le=24 * 365, description="How long an Idempotency-Key is remembered.")
     ] = 24.0
@@ -121,6 +141,11 @@ class Settings(BaseSettings):
         if self.database_url is not None:
             return self.database_url.get_secret_value()
         return f"sqlite:///{(self.data / 'oddity.db').resolve()}"
+
+    def handed_over(self) -> str:
+        """All settings as one line of JSON for a process of ours, secrets in plain: never to be logged or stored."""
+        plain = {name: value.get_secret_value() if isinstance(value, SecretStr) else value for name, value in self}
+        return json.dumps(to_jsonable_python(plain))
 
 
 def settings_page() -> str:

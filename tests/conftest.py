@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +16,10 @@ from app.settings import Settings
 from tests.allowed_skips import ALLOWED_SKIPS
 
 Draw = Callable[..., bytes]
+
+# Jobs run in threads of the application under test: a worker process takes seconds to start. The tests that are about
+# that process ask for it.
+os.environ.setdefault("ODDITY_JOBS", "thread")
 
 
 def png(seed: int, side: int = 32, kind: str = "noise") -> bytes:

@@ -24,6 +24,7 @@ from benchmarks.embedding import embed_files
 from benchmarks.errors import BenchmarkRefused
 from benchmarks.false_alarms import Plan, measure_pool, report_text, write
 from benchmarks.folders import cases, read_layout
+from benchmarks.job_pressure import PressurePlan, measure_pressure, pressure_text
 from benchmarks.made_folders import write_digits, write_textures
 from benchmarks.reference import KS, METRICS, compare, files_needed, reference_text
 from benchmarks.report import accuracy_text, write_report
@@ -156,6 +157,27 @@ def false_alarms(
     results().print(Markdown("\n".join(report_text(measured))))
     if not all(row.passes for pool in measured for row in pool.rows):
         raise CommandFailed("A promised false-alarm rate was broken; the report says which.")
+
+
+@cli.command()
+def jobs(
+    images: Annotated[int, typer.Option(min=10, help="Images of the collection.")] = PressurePlan().images,
+    scores: Annotated[int, typer.Option(min=2, help="Scores of a turn.")] = PressurePlan().scores,
+    turns: Annotated[int, typer.Option(min=1, help="Turns without, and turns with a job.")] = PressurePlan().turns,
+    out: OutOption = Path(".bench"),
+    as_json: JsonOption = False,
+) -> None:
+    """Measure how much a running job slows down a score: p50 and p99 with it over those without, in one run.
+
+    Starts a server of its own on a folder of its own. Exit code 1 when p99 more than doubles.
+    """
+    plan = PressurePlan(images=images, scores=scores, turns=turns)
+    with _sentences(), images_progress() as progress:
+        bar = progress.add_task("Starting a server", total=None)
+        found = measure_pressure(plan, say=partial(_describe, progress, bar))
+    _write(found, out, "job_pressure", pressure_text(found), as_json)
+    if not found["is_within_bar"]:
+        raise CommandFailed(f"With a job beside it, p99 of a score is {found['ratio']['p99']:.1f} times as long.")
 
 
 @cli.command("all")

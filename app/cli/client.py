@@ -119,7 +119,8 @@ def open_client(server: str | None, data: Path | None) -> Iterator[Client]:
         with httpx2.Client(base_url=server, timeout=ANSWER_WITHIN_S) as http:
             yield Client(http, server)
         return
-    settings = folder_settings(data)
+    # A command is over too soon for a process beside it.
+    settings = folder_settings(data).model_copy(update={"jobs": "thread"})
     # Imported here by name, since a client of a running server needs neither torch nor a database.
     application = importlib.import_module("app.main").create_app(settings)
     with (

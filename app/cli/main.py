@@ -16,6 +16,7 @@ from app.cli.failures import CommandFailed
 # when it is asked for: the network's libraries take seconds to load, and most commands do without them.
 COMMANDS = {
     "serve": "Run the service.",
+    "worker": "Run jobs; `oddity serve` starts one by itself.",
     "demo": "Build two small collections from images made on the spot, and score some.",
     "ingest": "Add the images of a folder to a collection.",
     "score": "Score the images of a folder; writes a CSV file.",

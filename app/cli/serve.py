@@ -1,4 +1,4 @@
-"""`oddity serve`: the service in one process."""
+"""`oddity serve`: the service, with a worker process beside it."""
 
 import logging
 import socket

@@ -1,4 +1,4 @@
-"""Runs queued jobs, one at a time, in a thread; knows nothing of the web application.
+"""Runs queued jobs, one at a time, in a thread; knows nothing of the web application. See also `app.jobs.lanes`.
 
 A worker takes a job by writing its name and a lease into the row, and renews the lease while it works. When it is
 killed, the lease runs out and any worker queues the job again; handlers are written so that a second run is safe.
@@ -67,14 +67,20 @@ class Runner:
         """Look for work now."""
         self._woken.set()
 
-    def stop(self, timeout_s: float = 30.0) -> None:
-        """Stop after the current step: an unfinished job goes back into the queue."""
+    def ask_to_stop(self) -> None:
+        """Take no more jobs and stop after the current step, without waiting for that."""
         self._stopping.set()
         self._woken.set()
+
+    def stop(self, timeout_s: float = 30.0) -> bool:
+        """Stop after the current step, an unfinished job goes back into the queue; whether it came to that in time."""
+        self.ask_to_stop()
         until = self._monotonic() + timeout_s
         for thread in self._threads:
             thread.join(max(0.0, until - self._monotonic()))
+        has_ended = not any(thread.is_alive() for thread in self._threads)
         self._threads = []
+        return has_ended
 
     def run_one(self) -> bool:
         """Run the oldest queued job, after queueing again what other workers left; False when there is none."""

@@ -23,6 +23,7 @@ from app.db.tables import CollectionRow
 from app.errors import Conflict, NotFound
 from app.jobs import endpoints, repository, service
 from app.jobs.context import JobContext
+from app.jobs.lanes import Lanes
 from app.jobs.runner import ATTEMPTS_MAX, Handler, Runner
 from app.main import close_core, create_app, open_core
 from app.settings import Settings
@@ -476,6 +477,37 @@ def test_a_worker_finds_a_job_that_nobody_woke_it_for(core: Core) -> None:
     job_id = submit(core)
     until(lambda: service.has_ended(service.get_job(core, job_id)))
     runner.stop()
+
+
+def test_a_quick_job_does_not_wait_for_a_long_one(core: Core) -> None:
+    long, quick = Held(), Held()
+    lanes = Lanes(core, {"import": long, "calibrate": quick})
+    lanes.start()
+    first, second = submit(core, "import"), submit(core, "import")
+    lanes.wake()
+    assert long.begun.wait(PATIENCE_S)
+    third = submit(core, "calibrate")
+    lanes.wake()
+    assert quick.begun.wait(PATIENCE_S)
+    states = [service.get_job(core, one)["state"] for one in (first, second, third)]
+    assert states == ["running", "queued", "running"], "and one long job waits for another"
+    for held in (long, quick):
+        held.go_on.set()
+    until(lambda: all(service.has_ended(service.get_job(core, one)) for one in (first, second, third)))
+    assert lanes.stop()
+
+
+def test_as_many_long_jobs_run_at_a_time_as_there_are_workers(core: Core) -> None:
+    held = Held()
+    lanes = Lanes(core, {"import": held}, workers=2)
+    ids = [submit(core, "import") for _ in range(3)]
+    lanes.start()
+    until(lambda: len(held.contexts) == 2)
+    assert sorted(service.get_job(core, one)["state"] for one in ids) == ["queued", "running", "running"]
+    stopping = in_thread(lanes.stop)
+    held.go_on.set()
+    stopping.join()
+    assert {service.get_job(core, one)["state"] for one in ids} <= {"queued", "succeeded"}
 
 
 KILLED = """

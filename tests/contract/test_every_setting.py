@@ -13,7 +13,16 @@ from app.settings import Settings
 BOUNDS = (annotated_types.Ge, annotated_types.Gt, annotated_types.Le, annotated_types.Lt)
 # A number's name ends in its unit. These count things that are named instead.
 AS_THE_MACHINE_HAS = {"memory_budget_bytes"}  # no upper end
-COUNTED = {"image_size", "threads", "files_limit", "inference_slots", "import_limit_ratio"}
+COUNTED = {
+    "image_size",
+    "threads",
+    "files_limit",
+    "inference_slots",
+    "import_limit_ratio",
+    "job_workers",
+    "job_threads",
+    "job_niceness",
+}
 UNITS = (
     "_bytes",
     "_pixels",

@@ -1,0 +1,32 @@
+"""`oddity worker`: a process that runs jobs."""
+
+import sys
+from io import FileIO
+from typing import Annotated
+
+import typer
+
+from app.cli.client import folder_settings
+from app.cli.options import DataOption
+from app.observe import log_to_stderr
+from app.worker import handed_settings, work
+
+cli = typer.Typer()
+
+
+@cli.command()
+def worker(
+    data: DataOption = None,
+    beside_server: Annotated[
+        bool, typer.Option("--beside-server", hidden=True, help="Settings and wakes come over standard input.")
+    ] = False,
+) -> None:
+    """Run jobs until Ctrl-C; several may run, on one machine or many that share record and image store.
+
+    A server starts one by itself unless ODDITY_JOBS says otherwise.
+    """
+    orders = FileIO(sys.stdin.fileno(), closefd=False) if beside_server else None
+    settings = folder_settings(data) if orders is None else handed_settings(orders)
+    if settings is not None:
+        log_to_stderr(settings.log_level)
+        work(settings, orders)

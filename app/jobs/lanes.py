@@ -1,0 +1,43 @@
+"""Workers side by side in one process: short jobs never wait for long ones."""
+
+import time
+from collections.abc import Callable, Mapping
+
+from app.core import Core
+from app.jobs.runner import Handler, Runner
+
+# Minutes at most, and somebody waits for the result. Every other kind (import, restore, fit, train) may take hours.
+QUICK = frozenset({"calibrate", "clean", "compact", "compress", "snapshot"})
+
+
+class Lanes:
+    """So many workers that take any job, oldest first, and one more that takes quick jobs only."""
+
+    def __init__(
+        self,
+        core: Core,
+        handlers: Mapping[str, Handler],
+        workers: int = 1,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._monotonic = monotonic
+        quick = {kind: handler for kind, handler in handlers.items() if kind in QUICK}
+        self._runners = [Runner(core, given) for given in (*[handlers] * workers, quick) if given]
+
+    def start(self) -> None:
+        """Begin to work."""
+        for runner in self._runners:
+            runner.start()
+
+    def wake(self) -> None:
+        """Look for work now."""
+        for runner in self._runners:
+            runner.wake()
+
+    def stop(self, timeout_s: float = 30.0) -> bool:
+        """Stop after the current step of each, unfinished jobs go back into the queue; whether all came to an end."""
+        for runner in self._runners:
+            runner.ask_to_stop()
+        until = self._monotonic() + timeout_s
+        ended = [runner.stop(max(0.0, until - self._monotonic())) for runner in self._runners]
+        return all(ended)

@@ -1,0 +1,68 @@
+"""A worker process: jobs and nothing else, at low priority, on the record and the data folder of the servers."""
+
+import logging
+import os
+import signal
+import sys
+import threading
+from io import FileIO
+
+from app.core import Core
+from app.jobs.lanes import Lanes
+from app.main import HANDLERS, close_core, open_core
+from app.memory import memory_bytes
+from app.settings import Settings
+
+log = logging.getLogger("oddity.jobs")
+STEP_S = 30.0  # what a step may still take when the worker is to end
+MEMORY_SHARE = 4  # a worker keeps a quarter of what a server may: it works on one or two collections at a time
+
+
+def handed_settings(orders: FileIO) -> Settings | None:
+    """The settings that a server hands to the worker it starts; None when it is gone already."""
+    line = orders.readline()
+    return Settings.model_validate_json(line) if line else None
+
+
+def worker_settings(settings: Settings) -> Settings:
+    """The settings that a worker opens the record with: few threads, and less memory than a server."""
+    threads = settings.job_threads or max(1, len(os.sched_getaffinity(0)) // 2)
+    budget = (settings.memory_budget_bytes or memory_bytes() // 2) // MEMORY_SHARE
+    return settings.model_copy(update={"threads": threads, "memory_budget_bytes": max(budget, 2**20)})
+
+
+def work(settings: Settings, orders: FileIO | None = None) -> None:
+    """Run jobs until SIGTERM or SIGINT, or, with `orders` from a server, until that ends.
+
+    A job that is under way then ends at its next step and goes back into the queue. One whose step takes longer than
+    30 s is left to its lease: the process ends, and another worker begins the job again when the lease has run out.
+    """
+    ended = threading.Event()
+    for one in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(one, lambda *_: ended.set())
+    os.nice(settings.job_niceness)
+    core = open_core(worker_settings(settings))
+    lanes = Lanes(core, HANDLERS, settings.job_workers)
+    lanes.start()
+    if orders is not None:
+        threading.Thread(target=_obey, args=(orders, lanes, ended), name="orders", daemon=True).start()
+    log.info("worker begins")
+    ended.wait()
+    _end(core, lanes)
+
+
+def _obey(orders: FileIO, lanes: Lanes, ended: threading.Event) -> None:
+    """Wake at each byte; the end of the pipe is the end of the server."""
+    while os.read(orders.fileno(), 4096):
+        lanes.wake()
+    ended.set()
+
+
+def _end(core: Core, lanes: Lanes) -> None:
+    if lanes.stop(STEP_S):
+        close_core(core)
+        log.info("worker ends")
+        return
+    log.warning("worker ends in the middle of a step; its job will be run again")
+    sys.stderr.flush()
+    os._exit(0)  # the interpreter's own end would wait for threads in the middle of that step

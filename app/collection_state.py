@@ -1,6 +1,5 @@
 """One collection in memory: what searches, filters and scorers look at."""
 
-import hashlib
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,30 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.collections.settings import CollectionSettings
+from app.entries import EntryTable
+from app.entry_columns import ROLES, ImageEntry
 from app.errors import NotFound
 from app.locks import ReadWriteLock
 from index import Neighbours, VectorIndex
 from models.leave_one_out import CALIBRATION_ROWS
 from models.methods.dn2 import LiveDN2
 
-# Measured with tracemalloc on CPython 3.11; sizes of Python objects, so no more than a rough guide.
+# No more than a rough guide: sizes of Python objects measured with tracemalloc on CPython 3.11.
 STATE_BYTES = 12_000  # an empty collection: settings, scorer, three indexes, locks
-ENTRY_BYTES = 900  # an image: its entry, its place in two dictionaries, its id and hash
-METADATA_FACTOR = 4  # bytes of a decoded document to characters of its JSON
+ENTRY_BYTES = 250  # an image's row of the entry table with an id of 64 characters and metadata of 100
+GROUP_BYTES = 900  # a registered group without its members
 CALIBRATION_COPIES = 2  # of the vector of a calibration row: as given and at unit length
-
-
-@dataclass(frozen=True, slots=True)
-class ImageEntry:
-    """The facts of one image that searches and filters need."""
-
-    pk: int
-    image_id: str
-    sha256: str
-    role: str
-    label: str | None
-    group: str | None
-    metadata: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +70,9 @@ class CollectionState:
     sequence: int
     dn2: LiveDN2
     rest: VectorIndex  # images that are neither normal nor anomalous
-    entries: dict[int, ImageEntry] = field(default_factory=dict)
-    pk_of: dict[str, int] = field(default_factory=dict)
+    entries: EntryTable = field(default_factory=EntryTable)
     groups: dict[str, GroupEntry] = field(default_factory=dict)
     compressed: CompressedBank | None = None
-    metadata_characters: int = 0  # read so far as JSON; what was replaced counts until the state is loaded again
     lock: ReadWriteLock = field(default_factory=ReadWriteLock)
     # Calibration is brought up to date lazily, by readers: one at a time.
     calibrating: threading.Lock = field(default_factory=threading.Lock)
@@ -95,7 +81,7 @@ class CollectionState:
 
     def entry(self, image_id: str) -> ImageEntry:
         """The image with this id. Raises NotFound."""
-        pk = self.pk_of.get(image_id)
+        pk = self.entries.find(image_id)
         if pk is None:
             raise NotFound(f"Collection `{self.name}` has no image `{image_id}`.", "image_unknown")
         return self.entries[pk]
@@ -103,13 +89,12 @@ class CollectionState:
     def vectors(self, pks: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
         """Vectors (n, width) of these images, in order."""
         found = np.empty((len(pks), self.width), np.float32)
-        places: dict[int, list[int]] = {}
-        indexes = {0: self.dn2.bank, 1: self.dn2.anomalous, 2: self.rest}
-        for place, pk in enumerate(pks):
-            places.setdefault(shelf_of(self.entries[int(pk)].role), []).append(place)
         wanted = np.asarray(pks, np.int64)
-        for which, rows in places.items():
-            found[rows] = indexes[which].vectors(wanted[rows])
+        shelves = SHELVES[self.entries.roles_of(wanted)]
+        for which, index in enumerate((self.dn2.bank, self.dn2.anomalous, self.rest)):
+            rows = np.flatnonzero(shelves == which)
+            if rows.size:
+                found[rows] = index.vectors(wanted[rows])
         return found
 
     def nearest(self, vectors: NDArray[np.float32], k: int, allowed: NDArray[np.int64] | None = None) -> Neighbours:
@@ -129,20 +114,17 @@ class CollectionState:
 
     def counts(self) -> dict[str, int]:
         """How many images of each role."""
-        counts = dict.fromkeys(("normal", "anomalous", "unlabelled", "example"), 0)
-        for entry in self.entries.values():
-            counts[entry.role] += 1
-        return counts
+        return self.entries.counts()
 
     def memory_bytes(self) -> int:
-        """What the collection takes, roughly: vectors by the byte, the rest by what it usually comes to."""
+        """What the collection takes: vectors and facts by the byte, the rest by what it usually comes to."""
         indexes = self.dn2.bank.memory_bytes + self.dn2.anomalous.memory_bytes + self.rest.memory_bytes
         members = sum(len(group.members) for group in self.groups.values())
         return (
             indexes
-            + facts_bytes(len(self.entries), len(self.dn2.bank), self.width)
-            + METADATA_FACTOR * self.metadata_characters
-            + len(self.groups) * ENTRY_BYTES
+            + facts_bytes(0, len(self.dn2.bank), self.width)
+            + self.entries.memory_bytes
+            + len(self.groups) * GROUP_BYTES
             + members * 8
             + (0 if self.compressed is None else self.compressed.memory_bytes)
         )
@@ -153,11 +135,9 @@ def facts_bytes(images: int, normal: int, width: int) -> int:
     return STATE_BYTES + images * ENTRY_BYTES + min(normal, CALIBRATION_ROWS) * CALIBRATION_COPIES * width * 4
 
 
-def image_key(image_id: str) -> int:
-    """64 bits that depend on the id alone: they choose calibration rows and halves, whatever the order of arrival."""
-    return int.from_bytes(hashlib.sha256(image_id.encode()).digest()[:8], "big")
-
-
 def shelf_of(role: str) -> int:
     """Which of the three indexes holds images of this role: the bank, the taught defects, the rest."""
     return {"normal": 0, "anomalous": 1}.get(role, 2)
+
+
+SHELVES = np.array([shelf_of(role) for role in ROLES], np.uint8)  # by code of the role

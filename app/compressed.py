@@ -7,7 +7,6 @@ bank as queries are: leave-one-out among chosen vectors would say nothing about 
 """
 
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,11 +88,6 @@ def compressed_scorer(state: CollectionState) -> CompressedScorer | None:
     return scorer
 
 
-def marks_of(state: CollectionState, pks: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """64 bits of each image's bytes: an image sent again with other bytes keeps its key but not its mark."""
-    return np.array([int(state.entries[pk].sha256[:16], 16) for pk in pks.tolist()], np.uint64)
-
-
 def parameters_of(state: CollectionState) -> DN2Params:
     """The collection's parameters of `dn2`."""
     return state.dn2.params
@@ -111,7 +105,7 @@ def _build(state: CollectionState, made: CompressedBank) -> CompressedScorer:
     bank = state.dn2.bank
     in_bank = bank.ids()
     alive = np.isin(made.member_pks, in_bank)
-    alive[alive] = marks_of(state, made.member_pks[alive]) == made.member_marks[alive]
+    alive[alive] = state.entries.marks_of(made.member_pks[alive]) == made.member_marks[alive]
     added = np.setdiff1d(in_bank, made.member_pks[alive], assume_unique=True)
     places, shown = _living_rows(state, made, alive)
     small = small_bank(
@@ -164,11 +158,9 @@ def nearest_to(
     return int(found.neighbours.ids[0, 0])
 
 
-def _apart_from(
-    state: CollectionState, aside: NDArray[np.int64], added: Sequence[int] | NDArray[np.int64]
-) -> NDArray[np.int64]:
+def _apart_from(state: CollectionState, aside: NDArray[np.int64], added: NDArray[np.int64]) -> NDArray[np.int64]:
     """Images set aside of whose group nothing joined the small bank since: no image vouches for its own group."""
-    joined = {state.entries[int(pk)].group for pk in added} - {None}
+    joined = set(state.entries.groups_of(added)) - {None}
     if not joined:
         return aside
-    return np.array([pk for pk in aside.tolist() if state.entries[pk].group not in joined], np.int64)
+    return aside[[group not in joined for group in state.entries.groups_of(aside)]]

@@ -5,8 +5,7 @@ Following is the same for this process's own writes and for those of others. Wha
 applied under the state's lock, so that searches wait for memory alone and never see half of it.
 """
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,15 +14,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Text, cast, func, select
 from sqlalchemy.orm import Session
 
-from app.collection_state import (
-    CollectionState,
-    CompressedBank,
-    GroupEntry,
-    ImageEntry,
-    facts_bytes,
-    image_key,
-    shelf_of,
-)
+from app.collection_state import SHELVES, CollectionState, CompressedBank, GroupEntry, facts_bytes, shelf_of
 from app.collections.settings import CollectionSettings
 from app.db.tables import (
     CollectionRow,
@@ -35,6 +26,7 @@ from app.db.tables import (
     ImageRow,
     VectorRow,
 )
+from app.entry_columns import EntryColumns
 from index import Metric, make_index
 from models.methods.dn2 import DN2Params, LiveDN2
 
@@ -215,51 +207,42 @@ def _reserve(session: Session, state: CollectionState) -> None:
 def _apply(state: CollectionState, page: Page) -> None:
     pks, image_ids, hashes, roles, labels, groups, texts, blobs = zip(*page, strict=True)
     vectors = np.frombuffer(b"".join(blobs), "<f4").reshape(len(page), state.width)
-    # In one go, so that names of fields that documents share are one string in memory.
-    documents = json.loads(f"[{','.join(texts)}]")
-    state.metadata_characters += sum(map(len, texts))
-    entries = list(map(ImageEntry, pks, image_ids, hashes, roles, labels, groups, documents))
-    retold = _only_retold(state, entries, vectors)
-    _remove(state, [pk for pk in pks if pk in state.entries and pk not in retold])
-    chosen: dict[int, list[int]] = {0: [], 1: [], 2: []}
-    for place, entry in enumerate(entries):
-        state.entries[entry.pk] = entry
-        state.pk_of[entry.image_id] = entry.pk
-        if entry.pk not in retold:
-            chosen[shelf_of(entry.role)].append(place)
-    numbers = np.array(pks, np.int64)
-    if rows := chosen[0]:
-        keys = np.array([image_key(image_ids[place]) for place in rows], np.uint64)
-        state.dn2.add_normal(numbers[rows], keys, vectors[rows], [groups[place] for place in rows])
-    if rows := chosen[1]:
-        state.dn2.add_anomalous(numbers[rows], vectors[rows])
-    if rows := chosen[2]:
-        state.rest.add(numbers[rows], vectors[rows])
+    came = EntryColumns.of(pks, image_ids, hashes, roles, labels, groups, texts)
+    moved = ~_only_retold(state, came, groups, vectors)
+    _remove(state, came.pks[moved])
+    state.entries.put(came)
+    shelves = np.where(moved, SHELVES[came.roles], -1)
+    if (rows := np.flatnonzero(shelves == 0)).size:
+        state.dn2.add_normal(came.pks[rows], came.keys[rows], vectors[rows], [groups[row] for row in rows])
+    if (rows := np.flatnonzero(shelves == 1)).size:
+        state.dn2.add_anomalous(came.pks[rows], vectors[rows])
+    if (rows := np.flatnonzero(shelves == 2)).size:
+        state.rest.add(came.pks[rows], vectors[rows])
 
 
-def _only_retold(state: CollectionState, entries: Sequence[ImageEntry], vectors: NDArray[np.float32]) -> set[int]:
+def _only_retold(
+    state: CollectionState, came: EntryColumns, groups: Sequence[str | None], vectors: NDArray[np.float32]
+) -> NDArray[np.bool_]:
     """Images that came with new facts only: they stay where they are in the indexes, and calibration stays too."""
-    retold: set[int] = set()
-    for entry, vector in zip(entries, vectors, strict=True):
-        before = state.entries.get(entry.pk)
-        if (
-            before is not None
-            and (before.sha256, before.role, before.group) == (entry.sha256, entry.role, entry.group)
-            and np.array_equal(state.vectors([entry.pk])[0], vector)
-        ):
-            retold.add(entry.pk)
+    retold = state.entries.known(came.pks)
+    rows = np.flatnonzero(retold)
+    if rows.size:
+        pks = came.pks[rows]
+        same = state.entries.roles_of(pks) == came.roles[rows]
+        same &= (state.entries.hashes_of(pks) == came.hashes[rows]).all(axis=1)
+        same &= [before == groups[row] for row, before in zip(rows.tolist(), state.entries.groups_of(pks), strict=True)]
+        same &= (state.vectors(pks) == vectors[rows]).all(axis=1)
+        retold[rows] = same
     return retold
 
 
-def _remove(state: CollectionState, pks: Iterable[int]) -> None:
-    known = [pk for pk in pks if pk in state.entries]
-    if not known:
-        return
-    gone = np.array(known, np.int64)
-    state.dn2.remove(gone)
-    state.rest.remove(gone)
-    for pk in known:
-        del state.pk_of[state.entries.pop(pk).image_id]
+def _remove(state: CollectionState, pks: Sequence[int] | NDArray[np.int64]) -> None:
+    gone = np.asarray(pks, np.int64)
+    gone = gone[state.entries.known(gone)]
+    if gone.size:
+        state.dn2.remove(gone)
+        state.rest.remove(gone)
+        state.entries.remove(gone)
 
 
 def _apply_groups(state: CollectionState, changes: _Changes) -> None:

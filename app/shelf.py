@@ -13,10 +13,11 @@ from collections.abc import Callable
 
 from sqlalchemy import select
 
-from app.collection_state import CollectionState, CompressedBank, GroupEntry, ImageEntry, image_key
+from app.collection_state import CollectionState, CompressedBank, GroupEntry
 from app.collections.repository import require
 from app.db.engine import Database
 from app.db.tables import CollectionRow
+from app.entry_columns import ImageEntry, image_key
 from app.errors import Busy
 from app.replay import catch_up, expected_bytes, load, must_reload
 

@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import connected_components
 from app.core import Core
 from app.errors import Conflict, NotFound
 from app.jobs.context import JobContext
-from app.shelf import CollectionState, image_key
+from app.shelf import CollectionState
 from models.errors import ModelsError
 from models.perceptual import altered_copies, hash_distance, perceptual_hash
 
@@ -57,7 +57,7 @@ def close_pairs(state: CollectionState, pks: NDArray[np.int64], bound: float, co
         k = NEIGHBOURS_FIRST
         while rows.size:
             with state.lock.read():
-                rows = rows[[int(pk) in state.entries for pk in pks[rows]]]
+                rows = rows[state.entries.known(pks[rows])]
                 if not rows.size:
                     break
                 near = state.nearest(state.vectors(pks[rows]), min(k, int(pks.size)), pks)
@@ -140,7 +140,9 @@ def copy_distance(core: Core, state: CollectionState, pks: Sequence[int], contex
     """
     embedder = core.embedders.get(core.embedders.specification(state.embedding))
     with state.lock.read():
-        known = [(image_key(state.entries[pk].image_id), pk) for pk in pks if pk in state.entries]
+        left = np.asarray(pks, np.int64)
+        left = left[state.entries.known(left)]
+        known = list(zip(state.entries.keys_of(left).tolist(), left.tolist(), strict=True))
     distances: list[float] = []
     for number, (_, pk) in enumerate(sorted(known)[:SAMPLE]):
         context.progress(number, min(SAMPLE, len(known)), "measuring copies")
@@ -164,7 +166,8 @@ def copy_distance(core: Core, state: CollectionState, pks: Sequence[int], contex
 
 def stored_bytes(core: Core, state: CollectionState, pk: int) -> bytes | None:
     """The bytes of an image, None when it or they are gone."""
-    entry = state.entries.get(pk)
+    with state.lock.read():
+        entry = state.entries.get(pk)
     if entry is None:
         return None
     try:

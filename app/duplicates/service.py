@@ -99,7 +99,9 @@ def _search(
     close = pairs.distances <= near_bound
     bits[close] = hashes.distances(pairs.chosen(close), context)
     is_near = bits <= parameters.near_hash_bits
-    names = {int(pk): entry.image_id for pk in pks if (entry := state.entries.get(int(pk))) is not None}
+    with state.lock.read():
+        left = pks[state.entries.known(pks)]
+        names = dict(zip(left.tolist(), state.entries.image_ids_of(left), strict=True))
     if wants_near:
         notes.add_sets("near", pairs.chosen(is_near), bits[is_near], pks, names, pictures)
     if wants_similar:

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from app.bodies import Upload
-from app.collection_state import CollectionState, ImageEntry
+from app.collection_state import CollectionState
 from app.collections.repository import next_sequence
 from app.core import Core
+from app.entry_columns import ImageEntry
 from app.errors import Invalid, NotFound
 from app.groups import repository
 from app.groups.schemas import GroupScoreParameters, RegisterParameters
@@ -171,7 +172,8 @@ def _not_itself(state: CollectionState, stored: Sequence[ImageEntry | None]) -> 
 
 
 def _neighbour(state: CollectionState, near: Any) -> dict[str, Any]:
-    members = [state.entries[pk].image_id for pk in near.ids if pk in state.entries]
+    pks = np.asarray(near.ids, np.int64)
+    members = state.entries.image_ids_of(pks[state.entries.known(pks)])
     metadata = state.groups[near.name].metadata if near.name in state.groups else {}
     return {"id": near.name, "distance": near.distance, "metadata": metadata, "members": members}
 
@@ -180,6 +182,6 @@ def _shown(state: CollectionState, group: str) -> dict[str, Any]:
     entry = state.groups[group]
     return {
         "name": entry.name,
-        "members": [state.entries[pk].image_id for pk in entry.members],
+        "members": state.entries.image_ids_of(entry.members),
         "metadata": entry.metadata,
     }

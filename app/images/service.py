@@ -130,9 +130,9 @@ def _embed_new(core: Core, state: CollectionState, candidates: Sequence[_Candida
     embedder = core.embedders.get(core.embedders.specification(state.embedding))
     with state.lock.read():
         known = {
-            one.image_id: state.entries[state.pk_of[one.image_id]].sha256
+            one.image_id: state.entries[pk].sha256
             for one in candidates
-            if one.image_id in state.pk_of
+            if (pk := state.entries.find(one.image_id)) is not None
         }
     sent: dict[str, set[str]] = {}
     for one in candidates:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from app.clock import shown
 from app.collections.repository import next_sequence
-from app.compressed import SET_ASIDE, compressed_scorer, marks_of, parameters_of, small_bank
+from app.compressed import SET_ASIDE, compressed_scorer, parameters_of, small_bank
 from app.core import Core
 from app.db.tables import CollectionRow, CompressionRow
 from app.errors import Conflict, NotFound
@@ -80,7 +80,7 @@ def run_compress(core: Core, context: JobContext) -> dict[str, Any]:
                 centres=choice.centres.astype("<f4").tobytes(),
                 centre_pks=choice.shown_as.astype("<i8").tobytes(),
                 member_pks=pks.astype("<i8").tobytes(),
-                member_marks=marks_of(state, pks).astype("<u8").tobytes(),
+                member_marks=state.entries.marks_of(pks).astype("<u8").tobytes(),
                 member_places=places.astype("<i4").tobytes(),
                 created_at=now,
             ),
@@ -136,10 +136,10 @@ def set_aside(state: CollectionState) -> tuple[NDArray[np.int64], NDArray[np.int
     target = min(max(math.floor(CALIBRATION_SHARE * pks.size), VERDICT_MIN), CALIBRATION_ROWS)
     most = min(CALIBRATION_ROWS, pks.size // 2)
     units: dict[tuple[int, str], list[int]] = {}
-    for pk in pks.tolist():
-        entry = state.entries[pk]
+    names = zip(state.entries.groups_of(pks), state.entries.image_ids_of(pks), strict=True)
+    for pk, (group, image_id) in zip(pks.tolist(), names, strict=True):
         # A group and an image may bear the same name: the prefix keeps them apart.
-        name = f"group {entry.group}" if entry.group is not None else f"image {entry.image_id}"
+        name = f"group {group}" if group is not None else f"image {image_id}"
         units.setdefault((image_key(name), name), []).append(pk)
     aside: list[int] = []
     for unit in sorted(units):

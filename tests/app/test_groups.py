@@ -151,7 +151,9 @@ def test_the_score_of_a_registered_set_against_a_reference_computed_here(bank: T
     state = core.shelf.get("named")
     pooled = np.stack(
         [
-            state.vectors([state.pk_of[one] for one in list(IMAGES)[4 * number : 4 * number + 4]]).astype(float).mean(0)
+            state.vectors([state.entries.find(one) for one in list(IMAGES)[4 * number : 4 * number + 4]])
+            .astype(float)
+            .mean(0)
             for number in range(15)
         ]
     )

@@ -52,7 +52,7 @@ def contents(state: CollectionState) -> dict:
         "settings": state.settings,
         "sequence": state.sequence,
         "entries": {pk: state.entries[pk] for pk in pks},
-        "names": state.pk_of,
+        "names": {entry.image_id: state.entries.find(entry.image_id) for entry in state.entries.values()},
         "groups": {name: (one.members, one.metadata) for name, one in state.groups.items()},
         "vectors": [state.vectors([pk]).tobytes() for pk in pks],
         "indexes": [one.ids().tolist() for one in (state.dn2.bank, state.dn2.anomalous, state.rest)],
@@ -108,7 +108,7 @@ def test_a_state_is_kept_while_only_images_change(client: TestClient) -> None:
     shelf = client.app.state.core.shelf
     state = shelf.get("c")
     add(client, "c", {"b": PICTURES[1]})
-    assert shelf.get("c") is state and set(state.pk_of) == {"a", "b"}
+    assert shelf.get("c") is state and {one.image_id for one in state.entries.values()} == {"a", "b"}
     client.patch(C, json={"metric": "l2"})
     assert shelf.get("c") is not state
 

@@ -459,7 +459,7 @@ def test_a_kept_calibration_that_is_wrong_is_found_out_and_replaced(
     wrong = asked(client, name, PROBES)
     core = core_of(client)
     state = state_of(client, name)
-    strange, plain = state.pk_of["strange0"], state.pk_of["n0"]
+    strange, plain = state.entry("strange0").pk, state.entry("n0").pk
     with core.database.write() as session:  # behind the service's back: no step of the sequence tells of it
         rows = [session.get_one(VectorRow, (pk, state.embedding_id)) for pk in (strange, plain)]
         rows[0].vector = rows[1].vector

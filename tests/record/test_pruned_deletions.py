@@ -42,7 +42,9 @@ def test_a_follower_that_is_behind_reads_afresh_and_one_that_is_not_goes_on(core
     fresh = behind.shelf.get("c")
     assert fresh is not old
     for state in (fresh, known, core.shelf.get("c")):
-        assert sorted(state.pk_of) == sorted(f"c-{n}" for n in range(30) if n not in (1, 2, 3))
+        assert sorted(one.image_id for one in state.entries.values()) == sorted(
+            f"c-{n}" for n in range(30) if n not in (1, 2, 3)
+        )
         assert len(state.dn2.bank) == 27
 
 
@@ -55,7 +57,7 @@ def test_without_the_mark_a_follower_would_keep_what_is_gone(core: Core, open_an
     prune(core, number)
     with core.database.write() as session:
         session.execute(update(CollectionRow).values(pruned_sequence=0))
-    assert "c-1" in behind.shelf.get("c").pk_of
+    assert behind.shelf.get("c").entries.find("c-1") is not None
 
 
 def test_young_deletions_stay_and_many_go_in_steps(core: Core) -> None:

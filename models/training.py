@@ -119,6 +119,16 @@ def train(
     return TrainingReport(len(losses), best_epoch, tuple(losses), tuple(held_out))
 
 
+def part_of(progress: Progress | None, first: float, last: float) -> Progress:
+    """Progress of one part of a longer piece of work, which it takes from share `first` to share `last`."""
+
+    def report(done: int, total: int) -> None:
+        if progress is not None:
+            progress(round(1000 * (first + (last - first) * done / max(total, 1))), 1000)
+
+    return report
+
+
 def seeded(seed: int) -> torch.Generator:
     """A generator of its own for a seed; the global one is left alone."""
     return torch.Generator().manual_seed(seed % 2**63)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from models.errors import ParameterInvalid
-from models.training import TrainingPlan, each_alone, linear, mlp, seeded, train
+from models.training import TrainingPlan, each_alone, linear, mlp, part_of, seeded, train
 
 PLAN = TrainingPlan(epochs=40, batch=32, learning_rate=0.03)
 
@@ -148,3 +148,13 @@ def test_each_alone_gives_the_same_bits_in_any_batch():
     for start in (0, 1, 7):
         assert torch.equal(each_alone(lambda row: (net(row),), rows[start : start + 3])[0], together[start : start + 3])
     assert torch.allclose(together, net(rows), atol=1e-5)
+
+
+def test_parts_of_the_progress_follow_each_other():
+    seen = []
+    for first, last in ((0, 0.25), (0.25, 1)):
+        report = part_of(lambda *at: seen.append(at), first, last)
+        report(1, 2)
+        report(2, 2)
+    assert seen == [(125, 1000), (250, 1000), (625, 1000), (1000, 1000)]
+    part_of(None, 0, 1)(1, 1)

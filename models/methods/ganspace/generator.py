@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import FitRefused, ParameterInvalid
-from models.methods.ganspace.maths import Directions, latent_basis, principal_directions
+from models.methods.ganspace.maths import latent_basis
+from models.principal_directions import Directions, principal_directions
 
 EarlyLayer = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """Latents (n, Z) -> activations (n, D) of the layer whose directions are wanted."""

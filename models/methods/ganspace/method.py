@@ -10,7 +10,7 @@ from pydantic import Field
 from models.contract import Explanation, FittedState, Inputs, Params, Progress, Reference, Scores
 from models.errors import FitRefused, ParameterInvalid
 from models.held_out import bank_rows, stacked_vectors
-from models.methods.ganspace.maths import Directions, coordinates_and_residuals, principal_directions
+from models.principal_directions import Directions, coordinates_and_residuals, principal_directions
 
 BANK_MIN = 10
 EXTREMES = 3  # bank images that show one end of a direction

@@ -9,8 +9,8 @@ from models.catalog import installed
 from models.contract import Inputs
 from models.errors import BankTooSmall, FitRefused, ParameterInvalid
 from models.methods.ganspace import GANSpace, GANSpaceParams, generator_directions
-from models.methods.ganspace.maths import Directions, coordinates_and_residuals, principal_directions
 from models.methods.ganspace.method import BANK_MIN
+from models.principal_directions import Directions, coordinates_and_residuals, principal_directions
 from tests.models.methods.banks import assert_scores_hold, bank_of, inputs_of
 
 WIDTH = 24

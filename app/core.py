@@ -8,7 +8,7 @@ from app.embedders import Embedders
 from app.idempotency import Idempotency
 from app.settings import Settings
 from app.shelf import Shelf
-from app.storage import ImageStore
+from app.storage import ImageStore, Thumbnails
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class Core:
     settings: Settings
     database: Database
     store: ImageStore
-    thumbnails: ImageStore
+    thumbnails: Thumbnails
     embedders: Embedders
     shelf: Shelf
     idempotency: Idempotency

@@ -7,15 +7,20 @@
     ├── TooLarge            413
     ├── UnsupportedMedia    415
     ├── Invalid             422
+    ├── BytesDamaged        500, and told: nothing else brings it to light
     └── Busy                503 (Retry-After)
+
+Where a disk is full, whatever was being written, the answer is 507.
 
 Every answer that is an error is `application/problem+json` (RFC 9457) with `type`, `title`, `status`, `detail`,
 `instance` and a stable `code`.
 """
 
+import errno
 import http
 import json
 import logging
+import sqlite3
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote
@@ -23,7 +28,7 @@ from urllib.parse import quote
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from starlette.exceptions import HTTPException
 
 from index import errors as index_errors
@@ -82,6 +87,12 @@ class Invalid(ServiceError):
     status, code = 422, "invalid"
 
 
+class BytesDamaged(ServiceError):
+    """Stored bytes are no longer those that were sent."""
+
+    status, code = 500, "bytes_damaged"
+
+
 class Busy(ServiceError):
     """The same request may succeed a little later."""
 
@@ -110,6 +121,8 @@ TABLE: dict[type[Exception], tuple[int, str]] = {
     OperationalError: (503, "record_unavailable"),
 }
 RETRY_AFTER_S = 1
+DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL_SQLSTATES = ("53100",)  # PostgreSQL's disk_full
 
 
 class ProblemResponse(JSONResponse):
@@ -141,6 +154,8 @@ def describe(error: Exception) -> tuple[int, str, str]:
     """Status, code and sentence for an exception of any layer; what is ours to fix is not told to the caller."""
     if isinstance(error, ServiceError):
         return error.status, error.code, error.detail
+    if is_disk_full(error):
+        return 507, "storage_full", "The disk of the service is full; nothing of this request was stored."
     for kind in type(error).__mro__:
         if kind in TABLE:
             status, code = TABLE[kind]
@@ -165,12 +180,22 @@ def item_problem(error: Exception) -> dict[str, Any]:
     return {"code": code, "status": status, "detail": detail}
 
 
+def is_disk_full(error: Exception) -> bool:
+    """Whether it is for want of room that something could not be written: a file, or the record."""
+    if isinstance(error, DBAPIError):
+        cause = error.orig
+        return getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL or getattr(cause, "sqlstate", None) in (
+            DISK_FULL_SQLSTATES
+        )
+    return isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS
+
+
 def install(app: FastAPI) -> None:
     """Register the handlers, so that every error leaves as problem+json."""
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _any)
-    kinds: list[type[Exception]] = [ServiceError, *TABLE]
+    kinds: list[type[Exception]] = [ServiceError, OSError, *TABLE]
     for kind in kinds:
         app.add_exception_handler(kind, _any)
 

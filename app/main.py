@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 
 from fastapi import Depends, FastAPI
@@ -32,6 +33,7 @@ from app.jobs.process import WorkerProcess
 from app.limits import Slots
 from app.memory import memory_bytes
 from app.page import router as page_router
+from app.remote_storage import open_files
 from app.scorers.endpoints import router as scorers_router
 from app.scoring.endpoints import router as scoring_router
 from app.search.endpoints import router as search_router
@@ -39,7 +41,7 @@ from app.settings import Settings
 from app.shelf import Shelf
 from app.snapshots.endpoints import router as snapshots_router
 from app.snapshots.service import HANDLERS as SNAPSHOTS
-from app.storage import ImageStore
+from app.storage import ImageStore, Thumbnails
 from app.upkeep.endpoints import router as upkeep_router
 from app.upkeep.service import HANDLERS as UPKEEP
 from index import set_threads
@@ -64,6 +66,8 @@ HANDLERS = {**UPKEEP, **IMPORTING, **DUPLICATES, **SNAPSHOTS}
 # These write what they receive to a file, under limits of their own.
 UPLOADS = re.compile(r"/v1/collections/[^/]+/(images/import|restore)")
 
+IMAGES_LOCK = "images"  # shared by whoever stores images' bytes, held alone by the collector
+
 
 def open_core(settings: Settings, clock: Clock = utc_now) -> Core:
     """Open the record (migrating it), the image store and everything derived from them."""
@@ -72,11 +76,15 @@ def open_core(settings: Settings, clock: Clock = utc_now) -> Core:
     set_threads(threads)
     database = Database(settings.database, settings.database_busy_s)
     database.migrate()
+    images, thumbnails = (
+        open_files(settings.image_store_url, settings.image_store_parameters, part, settings.data)
+        for part in ("images", "thumbnails")
+    )
     return Core(
         settings=settings,
         database=database,
-        store=ImageStore(settings.data / "images"),
-        thumbnails=ImageStore(settings.data / "thumbnails"),
+        store=ImageStore(images, partial(database.lock, IMAGES_LOCK, shared=True)),
+        thumbnails=Thumbnails(thumbnails),
         embedders=Embedders(settings, threads),
         shelf=Shelf(
             database,

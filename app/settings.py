@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, field_validator
-from pydantic_core import to_jsonable_python
+from pydantic_core import PydanticCustomError, to_jsonable_python
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -24,6 +24,21 @@ class Settings(BaseSettings):
     database_busy_s: Annotated[
         float, Field(gt=0, le=600, description="How long a writer waits for another before it gives up.")
     ] = 30.0
+
+    image_store: Annotated[
+        SecretStr | None,
+        Field(
+            description="Folder, or URL for fsspec such as s3://bucket/path, of images' bytes and thumbnails; unset "
+            "means the data folder."
+        ),
+    ] = None
+    image_store_options: Annotated[
+        SecretStr | None,
+        Field(
+            description="JSON object of options for fsspec, such as keys and `endpoint_url`; often the store's own "
+            "variables are enough."
+        ),
+    ] = None
 
     follow_wait_s: Annotated[
         float,
@@ -134,6 +149,29 @@ class Settings(BaseSettings):
     @classmethod
     def _split_folders(cls, given: Any) -> Any:
         return tuple(filter(None, given.split(os.pathsep))) if isinstance(given, str) else given
+
+    @field_validator("image_store_options")
+    @classmethod
+    def _check_options(cls, given: SecretStr | None) -> SecretStr | None:
+        try:
+            is_object = given is None or isinstance(json.loads(given.get_secret_value()), dict)
+        except ValueError:
+            is_object = False
+        if not is_object:  # without quoting it
+            raise PydanticCustomError("not_json_object", "must be a JSON object")
+        return given
+
+    @property
+    def image_store_url(self) -> str | None:
+        """Where images' bytes lie, if not in the data folder."""
+        return None if self.image_store is None else self.image_store.get_secret_value()
+
+    @property
+    def image_store_parameters(self) -> dict[str, Any]:
+        """Options of the image store."""
+        given = self.image_store_options
+        parameters: dict[str, Any] = {} if given is None else json.loads(given.get_secret_value())
+        return parameters
 
     @property
     def database(self) -> str:

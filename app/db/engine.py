@@ -4,6 +4,8 @@ SQLite beside the data by default, PostgreSQL by URL; both promise the same: a c
 one state of the record, a writing session all or nothing.
 """
 
+import fcntl
+import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,6 +87,23 @@ class Database:
         with self._looking.connect() as connection:
             return connection.execute(statement).scalar_one_or_none()
 
+    @contextmanager
+    def lock(self, name: str, *, shared: bool) -> Iterator[bool]:
+        """A lock among all processes of this record, held while the block runs; yields whether it was got.
+
+        Many may share it, and wait for that. Who wants it alone does not wait, and is told no. It goes with its
+        holder, however that ends.
+        """
+        if self.is_sqlite:
+            with _file_lock(f"{self.engine.url.database}.{name}.lock", shared=shared) as is_held:
+                yield is_held
+            return
+        function = "pg_advisory_xact_lock_shared" if shared else "pg_try_advisory_xact_lock"
+        key = zlib.crc32(f"oddity {name}".encode())
+        with self._writing.begin() as connection:
+            answer = connection.execute(text(f"SELECT {function}(:key)"), {"key": key}).scalar()
+            yield shared or bool(answer)
+
     def migrate(self) -> None:
         """Bring the tables to the newest revision, all steps in one transaction.
 
@@ -103,6 +122,20 @@ class Database:
     def close(self) -> None:
         """Give back all connections."""
         self.engine.dispose()
+
+
+@contextmanager
+def _file_lock(path: str, *, shared: bool) -> Iterator[bool]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
 
 
 def _with_driver(url: URL) -> URL:

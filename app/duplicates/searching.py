@@ -9,7 +9,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from app.core import Core
-from app.errors import Conflict, NotFound
+from app.errors import BytesDamaged, Conflict, NotFound
 from app.jobs.context import JobContext
 from app.shelf import CollectionState
 from models.errors import ModelsError
@@ -165,12 +165,12 @@ def copy_distance(core: Core, state: CollectionState, pks: Sequence[int], contex
 
 
 def stored_bytes(core: Core, state: CollectionState, pk: int) -> bytes | None:
-    """The bytes of an image, None when it or they are gone."""
+    """The bytes of an image, None when it or they are gone or damaged."""
     with state.lock.read():
         entry = state.entries.get(pk)
     if entry is None:
         return None
     try:
         return core.store.get(entry.sha256)
-    except NotFound:
+    except (NotFound, BytesDamaged):
         return None

@@ -295,10 +295,11 @@ def get_content(core: Core, name: str, image_id: str) -> tuple[bytes, str, str]:
 def get_thumbnail(core: Core, name: str, image_id: str) -> tuple[bytes, str]:
     """A small copy (made at the first request and kept), and the sha256 of the original."""
     row = _row(core, name, image_id)
-    path = core.thumbnails.path(row.sha256)
-    if not path.exists():
-        core.thumbnails.put([(row.sha256, thumbnail(core.store.get(row.sha256), core.embedders.limits))])
-    return path.read_bytes(), row.sha256
+    data = core.thumbnails.get(row.sha256)
+    if data is None:
+        data = thumbnail(core.store.get(row.sha256), core.embedders.limits)
+        core.thumbnails.put(row.sha256, data)
+    return data, row.sha256
 
 
 def change_image(core: Core, name: str, image_id: str, change: ChangeParameters) -> dict[str, Any]:

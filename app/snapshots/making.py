@@ -18,10 +18,10 @@ from app.collections.repository import embedding as active_embedding
 from app.collections.repository import role_counts
 from app.core import Core
 from app.db.tables import CompressionRow, FeedbackRow, GroupRow, ImageRow, SnapshotRow
-from app.errors import Conflict, NotFound
+from app.errors import NotFound
 from app.jobs.context import JobContext, LeaseLost
 from app.snapshots import repository
-from app.snapshots.tape import CHUNK_BYTES, FORMAT, MANIFEST, TapeWriter, sha256_of
+from app.snapshots.tape import FORMAT, MANIFEST, TapeWriter, sha256_of
 from app.uploads import sync_folder
 
 PARTS = ("images.jsonl", "vectors.f32", "groups.jsonl", "feedback.jsonl", "bank.json")
@@ -179,15 +179,10 @@ def _assemble(core: Core, context: JobContext, parts: Path, manifest: dict[str, 
 
 def _add_file(core: Core, context: JobContext, writer: TapeWriter, sha256: str, size: int) -> None:
     try:
-        with core.store.path(sha256).open("rb", buffering=CHUNK_BYTES) as source:
-            found = writer.add(f"images/{sha256}", source, size, context.check)
-    except FileNotFoundError as error:
-        raise NotFound(
-            f"The bytes of image {sha256} are not in the image store; images=false makes a snapshot without bytes.",
-            "bytes_missing",
-        ) from error
-    if found != sha256:
-        raise Conflict(f"The stored bytes of image {sha256} are damaged: their sha256 is {found}.", "bytes_damaged")
+        data = core.store.get(sha256)
+    except NotFound as error:
+        raise NotFound(f"{error.detail} images=false makes a snapshot without bytes.", error.code) from error
+    writer.add(f"images/{sha256}", io.BytesIO(data), size, context.check)
 
 
 def _write_lines(path: Path, facts: Iterable[dict[str, Any]]) -> int:

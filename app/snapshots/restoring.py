@@ -33,6 +33,8 @@ from app.uploads import consumed
 from models.errors import ModelsError
 
 BATCH_ROWS = 1000
+BATCH_FILES = 32
+BATCH_BYTES = 32 * 2**20
 LINE_SPARE_BYTES = 64 * 1024  # of a line, beside the metadata
 GROUP_LINE_BYTES = 64 * 2**20
 SEQUENCE = 1  # of everything in a restored collection
@@ -216,7 +218,7 @@ class _Builder:
         for place, one in enumerate(batch):
             if one.runtime >= len(self._runtimes):
                 raise _wrong(f"line {done + place + 1} of images.jsonl: `runtime` {one.runtime} is not in the manifest")
-            if self._manifest.with_images and not self._core.store.path(one.sha256).exists():
+            if self._manifest.with_images and not self._core.store.exists(one.sha256):
                 raise _wrong(f"line {done + place + 1} of images.jsonl: the bytes {one.sha256} are not among its files")
 
     def _image_row(self, one: ImageFacts) -> dict[str, Any]:
@@ -375,6 +377,7 @@ def _store_files(core: Core, context: JobContext, handle: IO[bytes], checked: Ch
     """Put the images' bytes into the store, where they are named by what they are and disturb nobody."""
     position = checked.files_at
     most = core.settings.image_limit_bytes
+    batch: list[tuple[str, bytes]] = []
     for number, (sha256, size) in enumerate(_files(handle, checked.members)):
         context.progress(number, checked.manifest.files, "storing images")
         if size > most:
@@ -383,8 +386,12 @@ def _store_files(core: Core, context: JobContext, handle: IO[bytes], checked: Ch
                 "that.",
                 "image_too_large",
             )
-        core.store.put([(sha256, _at(handle, position + 512, size))])
+        batch.append((sha256, _at(handle, position + 512, size)))
         position += 512 + size + -size % 512
+        if len(batch) == BATCH_FILES or sum(len(data) for _, data in batch) >= BATCH_BYTES:
+            core.store.put(batch)
+            batch = []
+    core.store.put(batch)
 
 
 def _files(handle: IO[bytes], members: dict[str, tuple[int, int]]) -> Iterator[tuple[str, int]]:

@@ -150,7 +150,7 @@ def test_images_without_bytes_are_counted_and_not_guessed(client: TestClient) ->
     add(client, "gone", {"a": encoded(scene(500)), "b": encoded(scene(500), "JPEG", quality=75)})
     core = core_of(client)
     for entry in core.shelf.get("gone").entries.values():
-        core.store.path(entry.sha256).unlink()
+        core.store.files.remove(entry.sha256)
     path = "/v1/collections/gone/duplicates"
     result = finished(client, path, {"near_distance": 1.0})
     assert (result["unreadable"], groups(result)) == (2, {})

@@ -564,7 +564,7 @@ def test_the_limit_of_an_upload(settings: Settings, data: bytes) -> None:
 
 def test_a_damaged_store_makes_no_snapshot(there: TestClient, draw: Any) -> None:
     answer = add(there, "parts", {"a": part(1)})
-    path = core_of(there).store.path(answer["items"][0]["sha256"])
+    path = core_of(there).store.files.path(answer["items"][0]["sha256"])
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     job = there.post("/v1/collections/parts/snapshots", params={"wait": 60}).json()
     assert (job["state"], job["problem"]["code"]) == ("failed", "bytes_damaged")

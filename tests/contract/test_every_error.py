@@ -29,6 +29,7 @@ ANSWERS = {
     "TooLarge": (413, "too_large"),
     "UnsupportedMedia": (415, "unsupported_media_type"),
     "Invalid": (422, "invalid"),
+    "BytesDamaged": (500, "bytes_damaged"),
     "Busy": (503, "busy"),
     "ModelsError": OURS,
     "InputError": OURS,  # a family: only its members are raised

@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from app import storage
 from app.main import create_app
 from app.settings import Settings
-from app.storage import ImageStore
+from app.storage import FolderFiles
 from tests.conftest import add, png
 
 Step = tuple[str, str]
@@ -113,7 +113,7 @@ def test_sqlite_syncs_every_commit(settings: Settings) -> None:
 # The negative controls: a store that forgets one step is found out.
 
 
-def _no_file_sync(self: ImageStore, items) -> None:
+def _no_file_sync(self: FolderFiles, items) -> None:
     for sha256, data in items:
         self.path(sha256).parent.mkdir(exist_ok=True)
         part = self.folder / f"part-{sha256}"
@@ -123,7 +123,7 @@ def _no_file_sync(self: ImageStore, items) -> None:
         storage._sync_folder(self.folder)
 
 
-def _no_folder_sync(self: ImageStore, items) -> None:
+def _no_folder_sync(self: FolderFiles, items) -> None:
     for sha256, data in items:
         self.path(sha256).parent.mkdir(exist_ok=True)
         part = self.folder / f"part-{sha256}"
@@ -134,7 +134,7 @@ def _no_folder_sync(self: ImageStore, items) -> None:
         part.rename(self.path(sha256))
 
 
-def _no_new_folder_sync(self: ImageStore, items) -> None:
+def _no_new_folder_sync(self: FolderFiles, items) -> None:
     items = list(items)
     _no_folder_sync(self, items)
     for sha256, _ in items:
@@ -143,7 +143,7 @@ def _no_new_folder_sync(self: ImageStore, items) -> None:
 
 @pytest.mark.parametrize("put", [_no_file_sync, _no_folder_sync, _no_new_folder_sync])
 def test_a_store_that_forgets_a_step_is_found_out(settings: Settings, steps: list[Step], monkeypatch, put) -> None:
-    monkeypatch.setattr(ImageStore, "put", put)
+    monkeypatch.setattr(FolderFiles, "write", put)
     with TestClient(create_app(settings)) as client:
         made = record(client, steps, lambda: add(client, "c", {"a": png(1)}))
         with pytest.raises(AssertionError):
@@ -160,7 +160,8 @@ def test_a_failed_write_leaves_no_row_and_no_name(settings: Settings, monkeypatc
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", full)
             answer = client.post("/v1/collections/c/images", content=png(2), headers={"content-type": "image/png"})
-            assert answer.status_code == 500 and answer.json()["code"] == "internal"
+            assert (answer.status_code, answer.json()["code"]) == (507, "storage_full")
+            assert not list((settings.data / "images").rglob(".*"))
         assert [one["id"] for one in client.get("/v1/collections/c/images").json()["images"]] == ["a"]
         add(client, "c", {"b": png(2)})
         assert client.get("/v1/collections/c/images/b/content").content == png(2)

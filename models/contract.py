@@ -202,7 +202,8 @@ class Pair:
 class Backbone(Protocol):
     """The frozen network of the collection, for images that a method has changed; safe for many threads.
 
-    Pixels are as in `Inputs.pixels`. A row's answer has the same bits whatever its mates.
+    Pixels are as in `Inputs.pixels`. In calls of one size a row's answer has the same bits whatever its mates;
+    between sizes it differs by at most 1e-5 relative.
     """
 
     @property
@@ -243,6 +244,8 @@ class Inputs:
     """(B, 3, H, W), as the backbone is fed"""
     backbone: Backbone | None = None
     """There for `maps` and `pixels`: turns pixels that the method has changed into vectors and maps."""
+    labels: Sequence[str | None] = ()
+    """B names or None; empty where nothing is known, as in scoring."""
     boxes: Sequence[Sequence[Box]] = ()
     """B lists, or empty where nobody drew any."""
     relations: Sequence[Sequence[Relation]] = ()

@@ -11,6 +11,7 @@ ModelsError
         MethodUnknown               no method of that name is installed
         NothingToCompare            no stored image is left to compare with
         FitRefused                  the method cannot learn from what the collection holds
+    StateDamaged                the stored state of a fitted scorer is not what was stored
     WeightsError                the backbone cannot be loaded as named
         WeightsMissing              the file is not there; the message names the command that brings it
         WeightsDamaged              the file is there, its contents are not what they should be
@@ -70,6 +71,10 @@ class NothingToCompare(StateError):
 
 class FitRefused(StateError):
     """The method cannot learn from what the collection holds; the sentence says what it needs."""
+
+
+class StateDamaged(ModelsError):
+    """The stored state of a fitted scorer is not what was stored; fitting again makes a new one."""
 
 
 class WeightsError(ModelsError):

@@ -239,6 +239,60 @@ class CompressionRow(Base):
     created_at: Mapped[datetime] = mapped_column(DateTime)
 
 
+class ScorerRow(Base):
+    """A scorer of a collection under the name its caller gave: what was asked for, and the fit that serves."""
+
+    __tablename__ = "scorers"
+    __table_args__ = (UniqueConstraint("collection_id", "name"), NEVER_AGAIN)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
+    collection_id: Mapped[int] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"))
+    name: Mapped[str] = mapped_column(OrderedName)
+    method: Mapped[str] = mapped_column(String(64))  # with parameters and seed: what the newest PUT asked for
+    parameters: Mapped[dict[str, Any]] = mapped_column(JSON)
+    seed: Mapped[int] = mapped_column(BigInteger)
+    job_id: Mapped[str] = mapped_column(String(36))  # of the newest PUT
+    fit_id: Mapped[int | None] = mapped_column(BigInteger, default=None)  # serves; null until a fit has succeeded
+    created_at: Mapped[datetime] = mapped_column(DateTime)
+    updated_at: Mapped[datetime] = mapped_column(DateTime)
+
+
+class FitRow(Base):
+    """What one fit of a scorer learnt; never changed, only replaced by the next."""
+
+    __tablename__ = "fits"
+    __table_args__ = NEVER_AGAIN
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
+    scorer_id: Mapped[int] = mapped_column(ForeignKey("scorers.id", ondelete="CASCADE"), index=True)
+    method: Mapped[str] = mapped_column(String(64))
+    parameters: Mapped[dict[str, Any]] = mapped_column(JSON)
+    seed: Mapped[int] = mapped_column(BigInteger)
+    sequence: Mapped[int] = mapped_column(BigInteger)  # the change of the collection that was fitted on
+    embedding_id: Mapped[int] = mapped_column(BigInteger)
+    fingerprint: Mapped[str] = mapped_column(String(64))
+    seconds: Mapped[float] = mapped_column()
+    state_sha256: Mapped[str] = mapped_column(String(64))
+    state_bytes: Mapped[int] = mapped_column(BigInteger)
+    fitted_images: Mapped[int] = mapped_column(Integer)
+    calibration: Mapped[bytes] = mapped_column(LargeBinary)  # (n,) float32: scores of images held out
+    member_pks: Mapped[bytes] = mapped_column(LargeBinary)  # (N,) int64, ascending: the whole bank, held out or not
+    member_marks: Mapped[bytes] = mapped_column(LargeBinary)  # (N,) uint64 of each image's bytes
+    heat_low: Mapped[float | None] = mapped_column(default=None)  # the one scale of its heat maps, where it gives any
+    heat_border: Mapped[float | None] = mapped_column(default=None)
+    created_at: Mapped[datetime] = mapped_column(DateTime)
+
+
+class FitPartRow(Base):
+    """A piece of the state of a fit: together, in order, a safetensors file."""
+
+    __tablename__ = "fit_parts"
+
+    fit_id: Mapped[int] = mapped_column(ForeignKey("fits.id", ondelete="CASCADE"), primary_key=True)
+    position: Mapped[int] = mapped_column(Integer, primary_key=True)
+    data: Mapped[bytes] = mapped_column(LargeBinary)
+
+
 class IdempotencyRow(Base):
     """The answer once given under an Idempotency-Key."""
 

@@ -121,6 +121,22 @@ class Embedder:
             preparation=self._preparation,
         )
 
+    def as_prepared(self, pixels: NDArray[np.float32]) -> list[PreparedImage]:
+        """Pixels that are as the network is fed already, ready for embed() and maps().
+
+        Shapes: pixels (n, 3, S, S) -> n images.
+
+        Raises:
+            FingerprintMismatch: the pixels are not of this network's size.
+        """
+        side = self.identity.preprocessing.image_size
+        if pixels.shape[1:] != (3, side, side):
+            raise FingerprintMismatch(
+                f"`pixels` for embedding {self.identity.fingerprint[:12]} must be (n, 3, {side}, {side}); "
+                f"got {pixels.shape}."
+            )
+        return [PreparedImage(one, side, side, "pixels", "", self._preparation) for one in pixels]
+
     def embed(self, prepared: Sequence[PreparedImage]) -> NDArray[np.float32]:
         """Global averages of the selected stages, one row an image, in the order given.
 

@@ -42,6 +42,7 @@ ANSWERS = {
     "MethodUnknown": (404, "scorer_unknown"),
     "NothingToCompare": (409, "nothing_to_compare"),
     "FitRefused": (409, "fit_refused"),
+    "StateDamaged": (500, "scorer_damaged"),
     "WeightsError": OURS,  # a family
     "WeightsMissing": (409, "weights_missing"),
     "WeightsDamaged": (500, "weights_damaged"),

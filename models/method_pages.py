@@ -72,6 +72,8 @@ def write_all(folder: Path = _FOLDER) -> None:
 def _range(field: dict[str, Any], schema: dict[str, Any]) -> str:
     if "$ref" in field:
         field = schema["$defs"][field["$ref"].rsplit("/", 1)[-1]]
+    if "anyOf" in field:  # a value, or null
+        return " or ".join("`null`" if one.get("type") == "null" else _range(one, schema) for one in field["anyOf"])
     if "enum" in field:
         return ", ".join(f"`{value}`" for value in field["enum"])
     if field.get("type") == "boolean":

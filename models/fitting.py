@@ -81,7 +81,13 @@ def calibration_rows(keys: NDArray[np.uint64], aside: NDArray[np.int64]) -> NDAr
 
 
 def fit(
-    method: Method, reference: Reference, calibration: Sequence[Inputs], *, seed: int, progress: Progress | None = None
+    method: Method,
+    reference: Reference,
+    calibration: Sequence[Inputs],
+    *,
+    seed: int,
+    progress: Progress | None = None,
+    calibrating: Progress | None = None,
 ) -> Fitted:
     """A scorer for the reference, and the scores of images that it has not seen.
 
@@ -103,8 +109,8 @@ def fit(
             if one.pixels is not None:
                 maps.append(one.pixels[0])
             done += 1
-            if progress is not None:
-                progress(done, total)
+            if calibrating is not None:
+                calibrating(done, total)
     return Fitted(
         scorer=scorer,
         state=state,

@@ -1,7 +1,8 @@
 """What methods are given of images, computed as it is asked for: pixels as they are, maps stage by stage."""
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,14 +111,42 @@ class Batches(Sequence[Inputs]):
         return self._read(range(start, min(start + self._batch, self._images)))
 
 
+class LazyInputs(Inputs):
+    """Inputs whose pixels are read when a method looks at them, for most never do."""
+
+    __slots__ = ("_found", "_read")
+
+    def __init__(self, read_pixels: Callable[[], NDArray[np.float32] | None], **fields: Any) -> None:
+        for name in (one.name for one in dataclasses.fields(Inputs) if one.name != "pixels"):
+            object.__setattr__(self, name, fields.get(name, _DEFAULTS[name]))
+        object.__setattr__(self, "_read", read_pixels)
+        object.__setattr__(self, "_found", None)
+
+    @property
+    def pixels(self) -> NDArray[np.float32] | None:  # type: ignore[override]
+        """(B, 3, H, W), as the backbone is fed; the same array at every look."""
+        if self._found is None:
+            object.__setattr__(self, "_found", self._read())
+        found: NDArray[np.float32] | None = self._found
+        return found
+
+
+_DEFAULTS: dict[str, Any] = {"ids": None, "vectors": None, "maps": {}, "backbone": None} | dict.fromkeys(
+    ("labels", "boxes", "relations", "ratings"), ()
+)
+
+
 def one_image(inputs: Inputs, row: int) -> Inputs:
     """One of B images, by itself."""
-    maps = inputs.maps
-    return Inputs(
+
+    def pixels() -> NDArray[np.float32] | None:
+        return None if inputs.pixels is None else inputs.pixels[row : row + 1]
+
+    return LazyInputs(
+        pixels,
         ids=inputs.ids[row : row + 1],
         vectors=None if inputs.vectors is None else inputs.vectors[row : row + 1],
-        maps=_RowOfMaps(maps, row) if maps else {},
-        pixels=None if inputs.pixels is None else inputs.pixels[row : row + 1],
+        maps=_RowOfMaps(inputs.maps, row) if inputs.maps else {},
         backbone=inputs.backbone,
         labels=inputs.labels[row : row + 1],
         boxes=inputs.boxes[row : row + 1],

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from app.clock import Clock
 from app.db.engine import Database
 from app.embedders import Embedders
+from app.fitted_shelf import FittedShelf
 from app.idempotency import Idempotency
 from app.settings import Settings
 from app.shelf import Shelf
@@ -21,5 +22,6 @@ class Core:
     thumbnails: Thumbnails
     embedders: Embedders
     shelf: Shelf
+    fitted: FittedShelf
     idempotency: Idempotency
     clock: Clock

@@ -15,7 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.db.engine import Database
-from app.db.tables import FitPartRow, FitRow
+from app.db.tables import FitPartRow, FitRow, ScorerRow
 from app.errors import Conflict, NotFound
 from models.catalog import installed
 from models.contract import FittedScorer, MethodCard
@@ -40,6 +40,8 @@ class LoadedFit:
     sequence: int
     embedding_id: int
     fingerprint: str
+    members: NDArray[np.int64]
+    """Keys of the bank at that time, ascending: these images took part."""
     asked: StagesAsked
     memory_bytes: int
 
@@ -53,6 +55,23 @@ class FittedShelf:
         self._kept: OrderedDict[int, LoadedFit] = OrderedDict()  # least recently used first
         self._lock = threading.Lock()
         self._loading = [threading.Lock() for _ in range(LOADING_LOCKS)]
+
+    def serving(self, collection_id: int, name: str) -> LoadedFit | None:
+        """The fit that serves under this name now; None when there is none.
+
+        Raises Conflict and StateDamaged as `get`.
+        """
+        statement = select(ScorerRow.fit_id).where(ScorerRow.collection_id == collection_id, ScorerRow.name == name)
+        for is_last in (False, True):
+            fit_id = self._database.value(statement)
+            if fit_id is None:
+                return None
+            try:
+                return self.get(fit_id)
+            except NotFound:  # replaced between the two looks
+                if is_last:
+                    raise
+        raise AssertionError("unreachable")
 
     def get(self, fit_id: int) -> LoadedFit:
         """The fit of this number.
@@ -136,6 +155,7 @@ def _load(session: Session, fit_id: int) -> LoadedFit:
         sequence=row.sequence,
         embedding_id=row.embedding_id,
         fingerprint=row.fingerprint,
+        members=np.frombuffer(row.member_pks, "<i8"),
         asked=StagesAsked(),
         memory_bytes=row.state_bytes,
     )

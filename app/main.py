@@ -21,6 +21,7 @@ from app.duplicates.endpoints import router as duplicates_router
 from app.duplicates.service import HANDLERS as DUPLICATES
 from app.embedders import Embedders
 from app.feedback.endpoints import router as feedback_router
+from app.fitted_shelf import FittedShelf
 from app.groups.endpoints import router as groups_router
 from app.health.endpoints import router as health_router
 from app.idempotency import Idempotency
@@ -35,6 +36,7 @@ from app.memory import memory_bytes
 from app.page import router as page_router
 from app.remote_storage import open_files
 from app.scorers.endpoints import router as scorers_router
+from app.scorers.service import HANDLERS as SCORERS
 from app.scoring.endpoints import router as scoring_router
 from app.search.endpoints import router as search_router
 from app.settings import Settings
@@ -62,7 +64,7 @@ ROUTERS = (
     jobs_router,
     health_router,
 )
-HANDLERS = {**UPKEEP, **IMPORTING, **DUPLICATES, **SNAPSHOTS}
+HANDLERS = {**UPKEEP, **IMPORTING, **DUPLICATES, **SNAPSHOTS, **SCORERS}
 # These write what they receive to a file, under limits of their own.
 UPLOADS = re.compile(r"/v1/collections/[^/]+/(images/import|restore)")
 
@@ -91,6 +93,7 @@ def open_core(settings: Settings, clock: Clock = utc_now) -> Core:
             settings.memory_budget_bytes or memory_bytes() // 2,
             settings.follow_wait_s,
         ),
+        fitted=FittedShelf(database, settings.scorer_budget_bytes or memory_bytes() // 8),
         idempotency=Idempotency(database, settings.idempotency_hours, clock),
         clock=clock,
     )

@@ -51,6 +51,26 @@ class Settings(BaseSettings):
             description="Memory for collections; the least recently used make room. Unset: half of what there is.",
         ),
     ] = None
+    scorer_budget_bytes: Annotated[
+        int | None,
+        Field(
+            ge=2**20,
+            description="Memory for fitted scorers; the least recently used make room. Unset: an eighth of what there "
+            "is.",
+        ),
+    ] = None
+    scorer_limit_bytes: Annotated[
+        int, Field(ge=1024, le=2**36, description="Most bytes that a fitted scorer may consist of.")
+    ] = 2**30
+    fit_cache_limit_bytes: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=2**44,
+            description="Disk that one fit may take for pixels and feature maps; beyond it they are computed each "
+            "time.",
+        ),
+    ] = 16 * 2**30
 
     weights: Annotated[
         str,

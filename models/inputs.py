@@ -111,24 +111,34 @@ class Batches(Sequence[Inputs]):
         return self._read(range(start, min(start + self._batch, self._images)))
 
 
+class _Once:
+    """Pixels, read at the first look."""
+
+    def __init__(self, read: Callable[[], NDArray[np.float32] | None]) -> None:
+        self._read = read
+        self._found: NDArray[np.float32] | None = None
+
+    def get(self) -> NDArray[np.float32] | None:
+        if self._found is None:
+            self._found = self._read()
+        return self._found
+
+
 class LazyInputs(Inputs):
     """Inputs whose pixels are read when a method looks at them, for most never do."""
 
-    __slots__ = ("_found", "_read")
+    __slots__ = ("_pixels",)
+    _pixels: "_Once"
 
     def __init__(self, read_pixels: Callable[[], NDArray[np.float32] | None], **fields: Any) -> None:
         for name in (one.name for one in dataclasses.fields(Inputs) if one.name != "pixels"):
             object.__setattr__(self, name, fields.get(name, _DEFAULTS[name]))
-        object.__setattr__(self, "_read", read_pixels)
-        object.__setattr__(self, "_found", None)
+        object.__setattr__(self, "_pixels", _Once(read_pixels))
 
     @property
-    def pixels(self) -> NDArray[np.float32] | None:  # type: ignore[override]
+    def pixels(self) -> NDArray[np.float32] | None:
         """(B, 3, H, W), as the backbone is fed; the same array at every look."""
-        if self._found is None:
-            object.__setattr__(self, "_found", self._read())
-        found: NDArray[np.float32] | None = self._found
-        return found
+        return self._pixels.get()
 
 
 _DEFAULTS: dict[str, Any] = {"ids": None, "vectors": None, "maps": {}, "backbone": None} | dict.fromkeys(

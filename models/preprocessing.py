@@ -33,6 +33,14 @@ Interpolation = Literal["bilinear", "bicubic"]
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
+def margins(fit: Fit, width: int, height: int) -> tuple[float, float]:
+    """Share of an image that the square leaves out on the left and on the right, and at the top and at the bottom."""
+    if fit == "squash":
+        return 0.0, 0.0
+    short = min(width, height)
+    return (width - short) / 2 / width, (height - short) / 2 / height
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """Everything between the decoder and the backbone; part of an embedding's identity."""

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from starlette.testclient import TestClient
 
 from app.main import create_app
 from app.settings import Settings
+from models.catalog import installed
 from tests.allowed_skips import ALLOWED_SKIPS
+from tests.third_party import PACKAGE, install
 
 Draw = Callable[..., bytes]
 
@@ -51,6 +54,19 @@ def client(settings: Settings) -> Iterator[TestClient]:
 def draw() -> Draw:
     """Draws seeded PNG bytes."""
     return png
+
+
+@pytest.fixture(scope="module")
+def outside_methods(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Methods of a third party, installed for the tests of a module; the folder they lie in."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = install(tmp_path_factory.mktemp("installed"))
+        patch.syspath_prepend(folder)
+        installed.cache_clear()
+        yield folder
+    installed.cache_clear()
+    for name in [one for one in sys.modules if one.partition(".")[0] == PACKAGE]:
+        del sys.modules[name]
 
 
 def add(client: TestClient, collection: str, images: dict[str, bytes], **parameters: object) -> dict:

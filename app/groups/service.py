@@ -17,7 +17,7 @@ from app.groups.schemas import GroupScoreParameters, RegisterParameters
 from app.images.repository import by_ids
 from app.images.schemas import AddParameters
 from app.images.service import add_images
-from app.scoring.service import show_calibration, vectors_of
+from app.scoring.images import show_calibration, vectors_of
 from models.judging import anomalous, make_calibration, p_values
 from models.methods.dn2 import GroupBank, make_group_bank
 

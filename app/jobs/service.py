@@ -1,6 +1,7 @@
 """Submitting, showing and cancelling jobs. The row in the record is the truth about a job; nothing else is."""
 
 import secrets
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,9 +25,16 @@ def new_id(now: datetime) -> str:
 
 
 def submit(
-    core: Core, kind: str, collection: str | None, parameters: dict[str, Any], request: Request | None = None
+    core: Core,
+    kind: str,
+    collection: str | None,
+    parameters: dict[str, Any],
+    request: Request | None = None,
+    also: Callable[[Session, str], None] | None = None,
 ) -> tuple[dict[str, Any], bool]:
     """The queued job, and whether the same Idempotency-Key had submitted it before (then as it stands now).
+
+    `also` gets the job's id, to write what belongs to it in the same transaction.
 
     Raises NotFound when there is no such collection.
     """
@@ -46,6 +54,8 @@ def submit(
             )
             session.add(row)
             session.flush()
+            if also is not None:
+                also(session, row.id)
             answer = show(row, collection, now)
             core.idempotency.remember(session, request, Answer(202, answer))
     return answer, False

@@ -8,12 +8,13 @@
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from app.errors import Conflict, faults_of
 from models.contract import Box, Rating, Relation
+from models.preprocessing import Fit, margins
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1, max_length=128)]
@@ -80,7 +81,7 @@ class Annotations:
 NONE = Annotations()
 
 
-def annotations_of(image: Any, fit: Literal["squash", "crop"]) -> Annotations:
+def annotations_of(image: Any, fit: Fit) -> Annotations:
     """The annotations in the metadata of one image of the record. Raises Conflict, which names the image."""
     given = {name: value for name, value in image.details.items() if name in NAMES}
     if not given:
@@ -105,22 +106,8 @@ def annotations_of(image: Any, fit: Literal["squash", "crop"]) -> Annotations:
     )
 
 
-def shown_region(width: int, height: int, fit: Literal["squash", "crop"]) -> dict[str, float]:
-    """Which part of the upright image the backbone sees, in shares of its width and height."""
-    across, down = _margins(width, height, fit)
-    return {"left": across, "top": down, "right": 1.0 - across, "bottom": 1.0 - down}
-
-
-def _margins(width: int, height: int, fit: Literal["squash", "crop"]) -> tuple[float, float]:
-    """Share of the image that is cut off on each side, across and down."""
-    if fit == "squash":
-        return 0.0, 0.0
-    short = min(width, height)
-    return (width - short) / 2 / width, (height - short) / 2 / height
-
-
-def _in_input(box: _Box, width: int, height: int, fit: Literal["squash", "crop"]) -> Box:
-    across, down = _margins(width, height, fit)
+def _in_input(box: _Box, width: int, height: int, fit: Fit) -> Box:
+    across, down = margins(fit, width, height)
 
     def moved(value: float, margin: float) -> float:
         return min(1.0, max(0.0, (value - margin) / (1.0 - 2.0 * margin)))

@@ -6,12 +6,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from sqlalchemy.orm import Session
 
 from app.collections.repository import find as find_collection
 from app.core import Core
-from app.db.tables import CollectionRow, FitRow, ScorerRow
+from app.db.tables import CollectionRow, FitRow
 from app.errors import Conflict
 from app.jobs.context import Cancelled, JobContext, LeaseLost
 from app.scorers import repository
@@ -46,7 +45,7 @@ def run_fit(core: Core, context: JobContext) -> dict[str, Any]:
         fitted = fit(
             method,
             reference_of(material, split, reader),
-            reader.batches(split.calibration),
+            reader.batches(split.calibration, 1),  # one at a time, as requests are scored: to the last bit the same
             seed=asked["seed"],
             progress=lambda done, total: context.progress(done, total, "fitting"),
             calibrating=lambda done, total: context.progress(done, total, "calibrating"),
@@ -76,6 +75,7 @@ def _activate(
             raise Cancelled  # somebody asked for another fit meanwhile
         if collection.embedding_id != material.embedding_id:
             raise Conflict("The embedding changed while the scorer was fitted; fit again.", "embedding_changed")
+        marks = repository.marks_of([material.images[one].sha256 for one in split.bank])
         row = FitRow(
             scorer_id=scorer.id,
             method=asked["method"],
@@ -90,7 +90,7 @@ def _activate(
             fitted_images=int(split.fit.size),
             calibration=fitted.calibration.astype("<f4").tobytes(),
             member_pks=pks.astype("<i8").tobytes(),
-            member_marks=repository.marks_of([material.images[one].sha256 for one in split.bank]).astype("<u8").tobytes(),
+            member_marks=marks.astype("<u8").tobytes(),
             heat_low=None if fitted.heat_scale is None else fitted.heat_scale.low,
             heat_border=None if fitted.heat_scale is None else fitted.heat_scale.border,
             created_at=now,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.collection_state import image_key
+from app.entry_columns import image_key
 from app.collections.repository import require
 from app.core import Core
 from app.errors import Conflict
@@ -120,10 +120,10 @@ class Reader:
         self._asked = StagesAsked()
         self._caches: dict[str, _RowCache] = {}
 
-    def batches(self, rows: Rows | Sequence[int]) -> Batches:
+    def batches(self, rows: Rows | Sequence[int], batch: int = BATCH_IMAGES) -> Batches:
         """These images, in this order."""
         wanted = np.asarray(rows, np.int64)
-        return Batches(wanted.size, lambda places: self.inputs(wanted[places.start : places.stop]))
+        return Batches(wanted.size, lambda places: self.inputs(wanted[places.start : places.stop]), batch)
 
     def inputs(self, rows: Rows) -> Inputs:
         """These images at once, at most a batch. Raises what asks for the job's end."""

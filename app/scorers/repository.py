@@ -43,12 +43,6 @@ def count(session: Session, collection_id: int) -> int:
     return session.scalar(statement) or 0
 
 
-def serving(session: Session, collection_id: int, name: str) -> int | None:
-    """Number of the fit that serves under this name; None when there is none."""
-    statement = select(ScorerRow.fit_id).where(ScorerRow.collection_id == collection_id, ScorerRow.name == name)
-    return session.scalar(statement)
-
-
 def fit(session: Session, fit_id: int | None) -> FitRow | None:
     """A fit, if it is there."""
     return None if fit_id is None else session.get(FitRow, fit_id)

@@ -45,10 +45,7 @@ def put_scorer(core: Core, name: str, scorer: str, parameters: FitParameters) ->
         row = require(session, name)
         card = installed()[method]
         check_needs(card, held(session, row.id, card))
-        if (
-            repository.find(session, row.id, scorer) is None
-            and repository.count(session, row.id) >= SCORERS_MAX
-        ):
+        if repository.find(session, row.id, scorer) is None and repository.count(session, row.id) >= SCORERS_MAX:
             raise Conflict(f"`{name}` has {SCORERS_MAX} scorers already; delete one first.", "too_many_scorers")
         running = _same_fit(session, row, scorer, asked, core)
     if running is not None:
@@ -144,16 +141,13 @@ def _shown(core: Core, session: Session, collection: CollectionRow, row: ScorerR
     fit = repository.fit(session, row.fit_id)
     told = None if job is None else show_job(job, collection.name, core.clock())
     is_stale_embedding = fit is not None and fit.embedding_id != collection.embedding_id
-    if told is not None and not has_ended(told):
-        state = "fitting"
-    else:
-        state = "failed" if fit is None else "ready"
+    is_fitting = told is not None and not has_ended(told)
     return {
         "id": row.name,
         "method": row.method,
         "params": row.parameters,
         "seed": row.seed,
-        "state": state,
+        "state": "fitting" if is_fitting else "failed" if fit is None else "ready",
         "live": False,
         "serving": fit is not None and not is_stale_embedding,
         "job": row.job_id,

@@ -15,7 +15,7 @@ class ScoreParameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    scorer: Annotated[str, Field(max_length=64)] = "dn2"
+    scorer: Annotated[str, Field(max_length=128)] = "dn2"
     k: Annotated[int | None, Field(ge=1, le=64)] = None
     neighbours: Annotated[int | None, Field(ge=0, le=100)] = None
     false_alarm_rate: Rate | None = None

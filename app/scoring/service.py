@@ -1,33 +1,20 @@
 """Scoring images against a collection's bank."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from app.bodies import Upload
 from app.compressed import scorer_of
 from app.core import Core
-from app.errors import Conflict, Invalid, NotFound, item_problem
+from app.errors import Invalid
+from app.scoring.fitted import score_with_fit
+from app.scoring.images import show_calibration, show_neighbours, vectors_of
 from app.scoring.schemas import ScoreParameters
-from app.shelf import CollectionState, ImageEntry
-from index import Neighbours
-from models.errors import ModelsError
-from models.judging import Calibration, anomalous, benjamini_hochberg, make_calibration, p_values
+from models.judging import anomalous, benjamini_hochberg, make_calibration, p_values
 
 LIVE_SCORER = "dn2"  # follows the bank as it changes; every other scorer is fitted by a job
-
-
-@dataclass(frozen=True, slots=True)
-class Vectors:
-    """Images turned into vectors: which places of the request they fill, and what went wrong at the others."""
-
-    vectors: NDArray[np.float32]
-    places: list[int]
-    problems: dict[int, dict[str, Any]]
-    stored: list[ImageEntry | None]  # for each vector, the stored image it came from
 
 
 def score_images(
@@ -39,7 +26,13 @@ def score_images(
     is scored against the bank without itself.
     """
     state = core.shelf.get(name, parameters.after)
-    _check_scorer(state, parameters)
+    if parameters.scorer != LIVE_SCORER:
+        return score_with_fit(core, state, uploads, parameters)
+    if parameters.heatmap:
+        raise Invalid(
+            f"`heatmap`: scorer `{LIVE_SCORER}` judges the whole image and gives no heat map; ask without it.",
+            "heatmap_not_offered",
+        )
     images = vectors_of(core, state, uploads, parameters.ids)
     with state.lock.read():
         scorer = scorer_of(state)
@@ -83,64 +76,3 @@ def score_images(
             "results": results,
         }
     return answer, 207 if images.problems else 200
-
-
-def vectors_of(core: Core, state: CollectionState, uploads: Sequence[Upload], ids: Sequence[str] | None) -> Vectors:
-    """Vectors of uploaded files or of stored images; one bad file is a problem in its place, the others go on."""
-    if bool(uploads) == bool(ids):
-        raise Invalid(
-            "Send images, or `ids` of stored ones; one of the two.",
-            "no_images" if not uploads else "conflicting_parameters",
-        )
-    problems: dict[int, dict[str, Any]] = {}
-    places: list[int] = []
-    if ids:
-        entries: list[ImageEntry | None] = []
-        with state.lock.read():
-            for place, image_id in enumerate(ids):
-                try:
-                    entries.append(state.entry(image_id))
-                    places.append(place)
-                except NotFound as error:
-                    problems[place] = item_problem(error)
-            vectors = state.vectors([entry.pk for entry in entries if entry is not None])
-        return Vectors(vectors, places, problems, entries)
-    embedder = core.embedders.get(core.embedders.specification(state.embedding))
-    prepared = core.embedders.prepare(embedder.embedder, [upload.data for upload in uploads])
-    good = []
-    for place, image in enumerate(prepared):
-        if isinstance(image, ModelsError):
-            problems[place] = item_problem(image)
-        else:
-            good.append(image)
-            places.append(place)
-    vectors = core.embedders.embed(embedder, good) if good else np.empty((0, state.width), np.float32)
-    return Vectors(vectors, places, problems, [None] * len(good))
-
-
-def show_neighbours(state: CollectionState, found: Neighbours, row: int) -> list[dict[str, Any]]:
-    """The neighbours of one query as answers show them, nearest first."""
-    return [
-        {"id": entry.image_id, "distance": float(distance), "metadata": entry.metadata}
-        for pk, distance in zip(found.ids[row], found.distances[row], strict=True)
-        if (entry := state.entries.get(int(pk))) is not None
-    ]
-
-
-def show_calibration(calibration: Calibration, note: dict[str, Any] | None) -> dict[str, Any]:
-    """What the verdict promises: on how many images it rests, the rate it supports, and what biases it."""
-    return {**asdict(calibration), "biased": note}
-
-
-def _check_scorer(state: CollectionState, parameters: ScoreParameters) -> None:
-    if parameters.scorer != LIVE_SCORER:
-        raise Conflict(
-            f"Scorer `{parameters.scorer}` is not fitted on `{state.name}`; GET /v1/scorers lists the scorers, "
-            f"`{LIVE_SCORER}` is always ready.",
-            "scorer_not_fitted",
-        )
-    if parameters.heatmap:
-        raise Invalid(
-            f"`heatmap`: scorer `{LIVE_SCORER}` judges the whole image and gives no heat map; ask without it.",
-            "heatmap_not_offered",
-        )

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from app.bodies import Upload
 from app.core import Core
 from app.errors import Invalid
-from app.scoring.service import show_neighbours, vectors_of
+from app.scoring.images import show_neighbours, vectors_of
 from app.search.filters import parse_filter
 from app.search.schemas import QueryParameters
 from app.shelf import CollectionState

@@ -1,0 +1,75 @@
+"""Images of a request as vectors, and the parts of an answer that all scorers share."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.bodies import Upload
+from app.core import Core
+from app.errors import Invalid, NotFound, item_problem
+from app.shelf import CollectionState, ImageEntry
+from index import Neighbours
+from models.backbones.embedder import PreparedImage
+from models.errors import ModelsError
+from models.judging import Calibration
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """Images turned into vectors: which places of the request they fill, and what went wrong at the others."""
+
+    vectors: NDArray[np.float32]
+    places: list[int]
+    problems: dict[int, dict[str, Any]]
+    stored: list[ImageEntry | None]  # for each vector, the stored image it came from
+    prepared: list[PreparedImage]  # for each vector of an uploaded image, what the network was fed; else empty
+
+
+def vectors_of(core: Core, state: CollectionState, uploads: Sequence[Upload], ids: Sequence[str] | None) -> Vectors:
+    """Vectors of uploaded files or of stored images; one bad file is a problem in its place, the others go on."""
+    if bool(uploads) == bool(ids):
+        raise Invalid(
+            "Send images, or `ids` of stored ones; one of the two.",
+            "no_images" if not uploads else "conflicting_parameters",
+        )
+    problems: dict[int, dict[str, Any]] = {}
+    places: list[int] = []
+    if ids:
+        entries: list[ImageEntry | None] = []
+        with state.lock.read():
+            for place, image_id in enumerate(ids):
+                try:
+                    entries.append(state.entry(image_id))
+                    places.append(place)
+                except NotFound as error:
+                    problems[place] = item_problem(error)
+            vectors = state.vectors([entry.pk for entry in entries if entry is not None])
+        return Vectors(vectors, places, problems, entries, [])
+    embedder = core.embedders.get(core.embedders.specification(state.embedding))
+    prepared = core.embedders.prepare(embedder.embedder, [upload.data for upload in uploads])
+    good = []
+    for place, image in enumerate(prepared):
+        if isinstance(image, ModelsError):
+            problems[place] = item_problem(image)
+        else:
+            good.append(image)
+            places.append(place)
+    vectors = core.embedders.embed(embedder, good) if good else np.empty((0, state.width), np.float32)
+    return Vectors(vectors, places, problems, [None] * len(good), good)
+
+
+def show_neighbours(state: CollectionState, found: Neighbours, row: int) -> list[dict[str, Any]]:
+    """The neighbours of one query as answers show them, nearest first."""
+    return [
+        {"id": entry.image_id, "distance": float(distance), "metadata": entry.metadata}
+        for pk, distance in zip(found.ids[row], found.distances[row], strict=True)
+        if (entry := state.entries.get(int(pk))) is not None
+    ]
+
+
+def show_calibration(calibration: Calibration, note: dict[str, Any] | None) -> dict[str, Any]:
+    """What the verdict promises: on how many images it rests, the rate it supports, and what biases it."""
+    return {**asdict(calibration), "biased": note}

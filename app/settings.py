@@ -55,6 +55,7 @@ class Settings(BaseSettings):
         int | None,
         Field(
             ge=2**20,
+            le=2**44,
             description="Memory for fitted scorers; the least recently used make room. Unset: an eighth of what there "
             "is.",
         ),

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.entry_columns import image_key
 from app.collections.repository import require
 from app.core import Core
+from app.entry_columns import image_key
 from app.errors import Conflict
 from app.scorers import repository
 from app.scorers.annotations import Annotations, annotations_of

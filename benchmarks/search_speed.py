@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from benchmarks.report import table
 from benchmarks.setting import setting
-from index import Metric, Neighbours, VectorIndex, make_index, set_threads
-from index.approximate import ApproximateIndex
+from index import Metric, Neighbours, StructureName, VectorIndex, set_threads
+from index.auto import AutoIndex, Plan
 from index.faiss_scan import SHIPPED_LIMIT
 
 K = 10
@@ -132,12 +132,7 @@ def _exact(
     def tuned(asked: NDArray[np.float32]) -> Neighbours:
         return shipped(asked, 4 * stored.shape[1])
 
-    flat, scan = (make_index(kind, width=stored.shape[1], metric=Metric.L2) for kind in ("flat", "scan"))
-    for index in (flat, scan):
-        index.add(np.arange(len(stored)), stored)
-    began = perf_counter()
-    scan.search(queries[:1], K)
-    coding_s = perf_counter() - began
+    (flat, _), (scan, coding_s) = (_filled(kind, stored, 0, threads) for kind in ("flat", "scan"))
     searches: dict[str, Search] = {
         "faiss": shipped,
         "faiss tuned": tuned,
@@ -201,15 +196,17 @@ def _built(stored: NDArray[np.float32], seed: int, threads: int) -> dict[str, tu
     """Our indexes over the rows, each with the seconds it took to build."""
     indexes: dict[str, tuple[VectorIndex, float]] = {}
     for kind in ("scan", "hnsw", "ivf"):
-        index = make_index(kind, width=stored.shape[1], metric=Metric.L2)  # type: ignore[arg-type]
-        index.add(np.arange(len(stored)), stored)
-        began = perf_counter()
-        if isinstance(index, ApproximateIndex):
-            index.adopt(index.build(seed=seed, threads=threads))
-        else:
-            index.search(stored[:1], 1)
-        indexes[kind] = index, perf_counter() - began
+        indexes[kind] = _filled(kind, stored, seed, threads)
     return indexes
+
+
+def _filled(kind: StructureName, stored: NDArray[np.float32], seed: int, threads: int) -> tuple[AutoIndex, float]:
+    """Our index in one of its states, and the seconds that the structure took to build."""
+    index = AutoIndex(width=stored.shape[1], metric=Metric.L2)
+    index.add(np.arange(len(stored)), stored)
+    began = perf_counter()
+    index.adopt(index.build(Plan(kind, "to be measured"), seed=seed, threads=threads))
+    return index, perf_counter() - began
 
 
 def _approximate(
@@ -226,8 +223,7 @@ def _approximate(
     for kind, (index, seconds) in indexes.items():
         searches[kind] = lambda asked, index=index: index.search(asked, K)
         facts[kind] = {"build_s": seconds, "bytes_per_vector": _bytes(index) / len(stored)}
-        if isinstance(index, ApproximateIndex):
-            facts[kind]["effort"] = str(index.built and index.built.effort)
+        facts[kind]["effort"] = index.structure
     for name, make in (("hnswlib", _hnswlib), ("usearch", _usearch)):
         if _version(name) is None:
             continue

@@ -1,11 +1,12 @@
 """Vectors and their neighbours. Knows nothing of images or requests.
 
-`kmeans` is fetched on first use, so that importing the package does not load FAISS.
+What needs FAISS is fetched on first use, so that importing the package does not load FAISS.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from index.columns import set_scratch_folder
 from index.contract import NO_ID, Metric, Neighbours, VectorIndex
 from index.errors import (
     CountMismatch,
@@ -20,16 +21,23 @@ from index.errors import (
     VectorsRefused,
     WidthMismatch,
 )
-from index.factory import KINDS, Kind, choose_kind, make_index
-from index.snapshot import SnapshotHeader, load_snapshot, read_header, save_snapshot
+from index.factory import KINDS, Kind, make_index
+from index.snapshot import ArraysFile, Blocks, StoredArray, open_arrays, write_arrays
+from index.structures import STRUCTURES, StructureName, choose_structure
 from index.threads import set_threads
 
 if TYPE_CHECKING:
+    from index.auto import AutoIndex, Built, Plan
     from index.faiss_kmeans import kmeans
 
 __all__ = [
     "KINDS",
     "NO_ID",
+    "STRUCTURES",
+    "ArraysFile",
+    "AutoIndex",
+    "Blocks",
+    "Built",
     "CountMismatch",
     "CountOutOfRange",
     "IdInvalid",
@@ -40,23 +48,33 @@ __all__ = [
     "Metric",
     "Neighbours",
     "NotFinite",
+    "Plan",
     "SnapshotDamaged",
-    "SnapshotHeader",
+    "StoredArray",
+    "StructureName",
     "VectorIndex",
     "VectorIndexError",
     "VectorsRefused",
     "WidthMismatch",
-    "choose_kind",
+    "choose_structure",
     "kmeans",
-    "load_snapshot",
     "make_index",
-    "read_header",
-    "save_snapshot",
+    "open_arrays",
+    "set_scratch_folder",
     "set_threads",
+    "write_arrays",
 ]
 
 
+_LAZY = {
+    "AutoIndex": "index.auto",
+    "Built": "index.auto",
+    "Plan": "index.auto",
+    "kmeans": "index.faiss_kmeans",
+}
+
+
 def __getattr__(name: str) -> Any:
-    if name != "kmeans":
+    if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return import_module("index.faiss_kmeans").kmeans
+    return getattr(import_module(_LAZY[name]), name)

@@ -3,12 +3,15 @@
 Letters used in every docstring: Q queries, N rows in the index, D width, K neighbours.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from index.snapshot import StoredArray
 
 NO_ID = -1  # stands where fewer than K neighbours exist
 
@@ -61,7 +64,12 @@ class VectorIndex(Protocol):
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes reserved for rows and ids."""
+        """Bytes of anonymous memory."""
+        ...
+
+    @property
+    def mapped_bytes(self) -> int:
+        """Bytes of scratch files: page cache, which the system may take back."""
         ...
 
     def __len__(self) -> int: ...
@@ -97,13 +105,36 @@ class VectorIndex(Protocol):
         """
         ...
 
-    def search(self, queries: ArrayLike, k: int, *, allowed: ArrayLike | None = None) -> Neighbours:
+    def search(
+        self, queries: ArrayLike, k: int, *, allowed: ArrayLike | None = None, exact: bool = False
+    ) -> Neighbours:
         """The K nearest rows of each query, among `allowed` only where it is given.
 
-        Shapes: queries (Q, D), allowed (any,) ids; those that are not in the index are ignored.
+        An index that may miss a neighbour does not where `exact` is set; the others never do.
+
+        Shapes: queries (Q, D), allowed (any,) ids, soonest where they ascend as int64; those that are not in the
+                index are ignored.
 
         Raises:
             WidthMismatch, NotFinite: the queries cannot be used.
             CountOutOfRange: `k` is below one.
+        """
+        ...
+
+    def export_arrays(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Arrays by name, views where possible, and facts: what `restore` makes the same index from.
+
+        The views are valid until the next change, so the caller keeps writers away until they are written.
+        """
+        ...
+
+    def restore(self, arrays: Mapping[str, StoredArray], facts: Mapping[str, Any]) -> None:
+        """Fills this index, which must be empty, with what was exported; on an error it stays empty.
+
+        Afterwards every search answers as before, to the bit.
+
+        Raises:
+            SnapshotDamaged: what the arrays hold is not what was written, or not of this width and metric.
+            IdTaken: the index is not empty.
         """
         ...

@@ -13,7 +13,14 @@ class ExactIndex(RowStore):
     Memory: beside the rows, N * 4 bytes for the query at hand.
     """
 
-    def search(self, queries: ArrayLike, k: int, *, allowed: ArrayLike | None = None) -> Neighbours:
+    def search(
+        self,
+        queries: ArrayLike,
+        k: int,
+        *,
+        allowed: ArrayLike | None = None,
+        exact: bool = False,  # noqa: ARG002 - it always is
+    ) -> Neighbours:
         """The K nearest rows of each query. See `VectorIndex.search`."""
         k = as_count(k, what="k")
         asked = self._query_rows(queries)

@@ -39,11 +39,20 @@ class FlatIndex(RowStore):
     Thousands of rows equal to one another cost a full measurement for each query near them.
     """
 
-    def search(self, queries: ArrayLike, k: int, *, allowed: ArrayLike | None = None) -> Neighbours:
+    def search(
+        self,
+        queries: ArrayLike,
+        k: int,
+        *,
+        allowed: ArrayLike | None = None,
+        exact: bool = False,  # noqa: ARG002 - it always is
+    ) -> Neighbours:
         """The K nearest rows of each query. See `VectorIndex.search`."""
         k = as_count(k, what="k")
-        asked = self._query_rows(queries)
-        places = self._allowed_places(allowed)
+        return self.nearest_at(self._query_rows(queries), k, self._allowed_places(allowed))
+
+    def nearest_at(self, asked: NDArray[np.float32], k: int, places: NDArray[np.int64] | None) -> Neighbours:
+        """The K nearest of the rows at these places, ascending, or of all; `asked` as rows are searched."""
         found = Neighbours.none(len(asked), k)
         n_rows = len(self) if places is None else len(places)
         k = min(k, n_rows)
@@ -79,7 +88,7 @@ class FlatIndex(RowStore):
         """Fills in the neighbours of these queries and says for which of them they are proven."""
         queries = asked[numbers]
         rough, listed = self._shortlist(queries, length, places)
-        distances = self._measured(queries, listed)
+        distances = self.measured(queries, listed)
         ids = self._ids.values[listed]
         order = np.lexsort((ids, distances), axis=-1)[:, :k]
         found.ids[numbers, :k] = np.take_along_axis(ids, order, axis=1)
@@ -112,7 +121,7 @@ class FlatIndex(RowStore):
                 best_places = np.take_along_axis(best_places, kept, axis=1)
         return best_rough, best_places
 
-    def _measured(self, queries: NDArray[np.float32], listed: NDArray[np.int64]) -> NDArray[np.float32]:
+    def measured(self, queries: NDArray[np.float32], listed: NDArray[np.int64]) -> NDArray[np.float32]:
         """Distance of each query to each of its listed rows."""
         rows = self._searched.values
         distances = np.empty(listed.shape, dtype=np.float32)

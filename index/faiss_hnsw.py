@@ -6,8 +6,11 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from index.approximate import ApproximateIndex, Effort
+from index.accelerator import Progress
+from index.approximate import Effort
+from index.faiss_bytes import deserialised, serialised
 from index.faiss_scan import prepare
+from index.structures import StructureName
 from index.threads import threads as threads_set
 
 LINKS = 16  # twice as many on the lowest level
@@ -16,30 +19,52 @@ BREADTHS = (24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 TRAINING_ROWS = 50_000
 
 
-class HnswIndex(ApproximateIndex):
-    """`ApproximateIndex` by a hierarchical graph.
+def trained_graph(
+    rows: NDArray[np.float32],
+    order: NDArray[np.int64],
+    seed: int,
+    threads: int,
+    progress: Progress,  # noqa: ARG001 - training takes a moment
+) -> "Graph":
+    """A graph without nodes. See `index.approximate.Trained`."""
+    random = np.random.default_rng(seed)
+    sample = np.sort(random.permutation(len(order))[:TRAINING_ROWS])
+    return Graph.trained(rows[order[sample]], threads)
 
-    Memory: D + 144 bytes a row beside the float32 rows.
+
+class Graph:
+    """A hierarchical graph; its nodes are rows at one byte a dimension.
+
+    Memory: D + 144 bytes a row.
 
     Source: Malkov and Yashunin, Efficient and robust approximate nearest neighbor search using Hierarchical
             Navigable Small World graphs, arXiv:1603.09320.
     """
 
-    def _trained(self, rows: NDArray[np.float32], order: NDArray[np.int64], seed: int, threads: int) -> "Graph":
-        random = np.random.default_rng(seed)
-        sample = np.sort(random.permutation(len(order))[:TRAINING_ROWS])
-        return Graph(rows[order[sample]], threads)
+    structure: StructureName = "hnsw"
 
+    def __init__(self, graph: faiss.IndexHNSWSQ) -> None:
+        self._graph = graph
+        self._width = graph.d
 
-class Graph:
-    """The graph; its nodes are rows at one byte a dimension."""
+    @classmethod
+    def trained(cls, sample: NDArray[np.float32], threads: int) -> "Graph":
+        """A graph without nodes whose codes fit the sample."""
+        width = sample.shape[1]
+        graph = faiss.IndexHNSWSQ(width, faiss.ScalarQuantizer.QT_8bit, LINKS)  # type: ignore[arg-type]
+        graph.hnsw.efConstruction = BUILD_BREADTH
+        prepare(width, threads)
+        graph.train(sample)
+        return cls(graph)
 
-    def __init__(self, sample: NDArray[np.float32], threads: int) -> None:
-        self._width = sample.shape[1]
-        self._graph = faiss.IndexHNSWSQ(self._width, faiss.ScalarQuantizer.QT_8bit, LINKS)  # type: ignore[arg-type]
-        self._graph.hnsw.efConstruction = BUILD_BREADTH
-        prepare(self._width, threads)
-        self._graph.train(sample)
+    @classmethod
+    def restore(cls, data: NDArray[np.uint8]) -> "Graph":
+        """The graph of which `export` gave the bytes."""
+        return cls(deserialised(data, faiss.IndexHNSWSQ))
+
+    def export(self) -> NDArray[np.uint8]:
+        """Its bytes."""
+        return serialised(self._graph)
 
     @property
     def memory_bytes(self) -> int:

@@ -1,14 +1,17 @@
 """Lists of rows around centres, at half a byte for four dimensions, by FAISS."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from index.approximate import ApproximateIndex, Effort
+from index.accelerator import Progress
+from index.approximate import Effort
+from index.faiss_bytes import deserialised, serialised
 from index.faiss_scan import prepare
+from index.structures import StructureName
 from index.threads import threads as threads_set
 
 PART_WIDTH = 4  # dimensions in half a byte
@@ -21,38 +24,70 @@ LISTED = (24, 32, 48, 64, 96, 128, 192, 256)
 MEASURED_COST = 170.0  # of one row, in rows passed over: 1.3 us against 7.5 ns at width 512 (AVX2)
 
 
-class IvfIndex(ApproximateIndex):
-    """`ApproximateIndex` by an inverted file with product codes.
+def trained_lists(
+    rows: NDArray[np.float32], order: NDArray[np.int64], seed: int, threads: int, progress: Progress
+) -> "Lists":
+    """Lists without rows. See `index.approximate.Trained`."""
+    n_centres = int(np.clip(CENTRES_PER_ROOT * len(order) ** 0.5, 1, max(1, len(order) // ROWS_PER_CENTRE)))
+    sample = np.random.default_rng(seed).permutation(len(order))[: TRAINING_PER_CENTRE * n_centres]
+    return Lists.trained(rows[order[np.sort(sample)]], n_centres, seed, threads, lambda: progress(0, len(rows)))
 
-    Memory: D / 8 + 8 bytes a row beside the float32 rows, and 4 * sqrt(N) centres.
+
+class Lists:
+    """An inverted file with product codes.
+
+    Memory: D / 8 + 8 bytes a row and 4 * sqrt(N) centres.
 
     Source: Jegou, Douze and Schmid, Product quantization for nearest neighbor search, section IV (inverted file);
             Andre, Kermarrec and Le Scouarnec, Quicker ADC, arXiv:1812.09162 (codes compared in registers).
     """
 
-    def _trained(self, rows: NDArray[np.float32], order: NDArray[np.int64], seed: int, threads: int) -> "Lists":
-        n_centres = int(np.clip(CENTRES_PER_ROOT * len(order) ** 0.5, 1, max(1, len(order) // ROWS_PER_CENTRE)))
-        sample = np.random.default_rng(seed).permutation(len(order))[: TRAINING_PER_CENTRE * n_centres]
-        return Lists(rows[order[np.sort(sample)]], n_centres, seed, threads)
+    structure: StructureName = "ivf"
 
+    def __init__(self, lists: faiss.IndexIVFPQFastScan, width: int, centres: faiss.Index | None = None) -> None:
+        self._lists = lists
+        self._centres = centres  # FAISS keeps its address alone; None where the lists own it
+        self._width = width
 
-class Lists:
-    """The inverted file."""
-
-    def __init__(self, sample: NDArray[np.float32], n_centres: int, seed: int, threads: int) -> None:
-        self._width = sample.shape[1]
-        sample = self._padded(sample)
+    @classmethod
+    def trained(
+        cls, sample: NDArray[np.float32], n_centres: int, seed: int, threads: int, between: Callable[[], None]
+    ) -> "Lists":
+        """Lists without rows whose centres and codes fit the sample; `between` is called now and then."""
+        given_width = sample.shape[1]
+        sample = _padded(sample)
         width = sample.shape[1]
-        prepare(width, threads)
-        clustering = faiss.Kmeans(width, n_centres, niter=ITERATIONS, seed=seed % 2**31, min_points_per_centroid=1)
-        clustering.train(sample)
+        middles = None
+        for iteration in range(ITERATIONS):  # one at a time: together they may take minutes
+            prepare(width, threads)
+            clustering = faiss.Kmeans(
+                width,
+                n_centres,
+                niter=1,
+                seed=(seed + iteration) % 2**31,
+                min_points_per_centroid=1,
+                max_points_per_centroid=len(sample),
+            )
+            clustering.train(sample, init_centroids=middles)
+            middles = clustering.centroids
+            between()
         # A graph finds the nearest centres of each query alone; a matrix product would let them depend on the batch.
-        self._centres = faiss.IndexHNSWFlat(width, CENTRE_LINKS)
+        centres = faiss.IndexHNSWFlat(width, CENTRE_LINKS)
         faiss.omp_set_num_threads(1)
-        self._centres.add(np.asarray(clustering.centroids, dtype=np.float32))
-        self._lists = faiss.IndexIVFPQFastScan(self._centres, width, n_centres, width // PART_WIDTH, 4)
+        centres.add(np.asarray(middles, dtype=np.float32))
+        lists = faiss.IndexIVFPQFastScan(centres, width, n_centres, width // PART_WIDTH, 4)
         prepare(width, threads)
-        self._lists.train(sample)
+        lists.train(sample)
+        return cls(lists, given_width, centres)
+
+    @classmethod
+    def restore(cls, data: NDArray[np.uint8], width: int) -> "Lists":
+        """The lists of which `export` gave the bytes."""
+        return cls(deserialised(data, faiss.IndexIVFPQFastScan), width)
+
+    def export(self) -> NDArray[np.uint8]:
+        """Their bytes."""
+        return serialised(self._lists)
 
     @property
     def memory_bytes(self) -> int:
@@ -63,7 +98,7 @@ class Lists:
     def add(self, rows: NDArray[np.float32], threads: int | None) -> None:
         """Appends entries."""
         prepare(self._width, threads)
-        self._lists.add(self._padded(rows))
+        self._lists.add(_padded(rows))
 
     def search(
         self, queries: NDArray[np.float32], effort: Effort, chosen: NDArray[np.uint8] | None
@@ -75,7 +110,7 @@ class Lists:
         asked = faiss.SearchParametersIVF(  # type: ignore[call-arg]
             nprobe=breadth, sel=selector, quantizer_params=of_centres
         )
-        padded = self._padded(queries)
+        padded = _padded(queries)
         entries = np.empty((len(queries), effort.listed), dtype=np.int64)
 
         def work(some: range) -> None:
@@ -103,8 +138,9 @@ class Lists:
         """Rows passed over."""
         return effort.breadth * self._lists.ntotal / self._lists.nlist + MEASURED_COST * effort.listed
 
-    def _padded(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.ascontiguousarray(np.pad(rows, ((0, 0), (0, -self._width % PART_WIDTH))))
+
+def _padded(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.ascontiguousarray(np.pad(rows, ((0, 0), (0, -rows.shape[1] % PART_WIDTH))))
 
 
 def _power_above(number: int) -> int:

@@ -1,58 +1,19 @@
 """Rows under ids: the part that every index shares."""
 
+from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from index.columns import Column
 from index.contract import Metric
 from index.distances import as_count, as_ids, as_rows, unit_rows
-from index.errors import CountMismatch, IdInvalid, IdTaken, IdUnknown
+from index.errors import CountMismatch, IdInvalid, IdTaken, IdUnknown, NotFinite, SnapshotDamaged
+from index.snapshot import StoredArray
 
-GROWTH = 1.5
-
-
-class Column:
-    """An array that grows and shrinks at its end in amortised constant time per row."""
-
-    def __init__(self, empty: NDArray[Any]) -> None:
-        self._buffer = empty
-        self._length = len(empty)
-
-    @property
-    def values(self) -> NDArray[Any]:
-        """What is stored; a view, valid until the next change."""
-        return self._buffer[: self._length]
-
-    @property
-    def capacity(self) -> int:
-        return len(self._buffer)
-
-    @property
-    def reserved_bytes(self) -> int:
-        return self._buffer.nbytes
-
-    def reserve(self, extra: int) -> None:
-        needed = self._length + extra
-        if needed > self.capacity:
-            # Fresh pages cost no memory until they are written, so a generous step is cheap.
-            self._move(max(needed, int(self.capacity * GROWTH)))
-
-    def append(self, values: NDArray[Any]) -> None:
-        self.reserve(len(values))
-        self._buffer[self._length : self._length + len(values)] = values
-        self._length += len(values)
-
-    def cut(self, length: int) -> None:
-        """Keep the first `length` values; give memory back once less than half is used."""
-        self._length = length
-        if length * 2 < self.capacity:
-            self._move(length)
-
-    def _move(self, capacity: int) -> None:
-        buffer = np.empty((capacity, *self._buffer.shape[1:]), dtype=self._buffer.dtype)
-        buffer[: self._length] = self.values
-        self._buffer = buffer
+CHECKED_ROWS = 4096  # at a time, when rows are restored
 
 
 class RowStore:
@@ -79,8 +40,23 @@ class RowStore:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes reserved for rows and ids."""
+        """Bytes of anonymous memory reserved for rows and ids."""
         return sum(column.reserved_bytes for column in self._columns())
+
+    @property
+    def mapped_bytes(self) -> int:
+        """Bytes of scratch files reserved for rows and ids: page cache, which the system may take back."""
+        return sum(column.mapped_bytes for column in self._columns())
+
+    @property
+    def rows_by_place(self) -> NDArray[np.float32]:
+        """The rows as they are searched; a view, valid until the next change."""
+        return self._searched.values
+
+    @property
+    def ids_by_place(self) -> NDArray[np.int64]:
+        """The id of the row at each place; a view, valid until the next change."""
+        return self._ids.values
 
     def reserve(self, extra: int) -> None:
         """Claim room for so many more rows. See `VectorIndex.reserve`."""
@@ -124,7 +100,8 @@ class RowStore:
             raise IdTaken(f"`ids` must be new; got {int(ascending[np.argmax(taken)])}, which is taken.")
         searched = unit_rows(given) if self.metric is Metric.COSINE else given
         if searched is not given and self._given is None:
-            self._given = Column(self._searched.values.copy())
+            self._given = Column(np.empty((0, self.width), dtype=np.float32))
+            self._given.append(self._searched.values)
         # All memory is claimed before the first change, so running out of it changes nothing.
         for column in self._columns():
             column.reserve(len(new))
@@ -157,11 +134,65 @@ class RowStore:
                 column.cut(left)
         if not left:
             self._given = None
-        self._replaced(holes, left)
+        self._removed(gone, kept_last, holes)
         return len(gone)
 
-    def _replaced(self, places: NDArray[np.int64], length: int) -> None:
-        """Called after a removal: these places hold other rows than before, and those from `length` on none."""
+    def export_arrays(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Arrays by name, views where possible, and facts: what `restore` makes the same index from.
+
+        The views are valid until the next change, so the caller keeps writers away until they are written.
+        """
+        arrays: dict[str, NDArray[Any]] = {"ids": self._ids.values, "rows": self._searched.values}
+        if self._given is not None:
+            arrays["given"] = self._given.values
+        return arrays, {"width": self.width, "metric": self.metric.value, "rows": len(self)}
+
+    def restore(self, arrays: Mapping[str, StoredArray], facts: Mapping[str, Any]) -> None:
+        """Fills this index, which must be empty, with what was exported; on an error it stays empty.
+
+        Memory: the rows once; they are checked and copied in one pass.
+
+        Raises:
+            SnapshotDamaged: what the arrays hold is not what was written, or not of this width and metric.
+            IdTaken: the index is not empty.
+        """
+        if len(self):
+            raise IdTaken(f"An index must be empty to be restored; got {len(self)} rows.")
+        kind = {"width": self.width, "metric": self.metric.value}
+        told = {name: facts.get(name) for name in kind}
+        if told != kind:
+            raise SnapshotDamaged(f"The rows must be of {kind} to be restored; got {told}.")
+        with ExitStack() as undo:
+            undo.callback(self._empty)
+            try:
+                self._fill(arrays, facts["rows"])
+            except NotFinite as error:
+                raise SnapshotDamaged(str(error)) from error
+            undo.pop_all()
+
+    def _empty(self) -> None:
+        self._given = None
+        for column in self._columns():
+            column.cut(0)
+
+    def _fill(self, arrays: Mapping[str, StoredArray], n_rows: int) -> None:
+        ids = _expected(arrays, "ids", (n_rows,), np.int64).read()
+        order = np.argsort(ids, kind="stable")
+        ascending = ids[order]
+        if n_rows and (ascending[0] < 0 or (ascending[1:] == ascending[:-1]).any()):
+            raise SnapshotDamaged("The ids must be 0 or more and each there once; they are not.")
+        _expected(arrays, "rows", (n_rows, self.width), np.float32).read_into(self._searched.extend(n_rows))
+        for start in range(0, n_rows, CHECKED_ROWS):
+            as_rows(self._searched.values[start : start + CHECKED_ROWS], self.width, what="rows")
+        if "given" in arrays:
+            self._given = Column(np.empty((0, self.width), dtype=np.float32))
+            _expected(arrays, "given", (n_rows, self.width), np.float32).read_into(self._given.extend(n_rows))
+        self._ids.append(ids)
+        self._ascending.append(ascending)
+        self._places.append(order)
+
+    def _removed(self, gone: NDArray[np.int64], moved: NDArray[np.int64], holes: NDArray[np.int64]) -> None:
+        """Called after a removal: the rows at `gone` went, then those at `moved` to `holes`, one for one."""
 
     def _columns(self) -> list[Column]:
         columns = [self._searched, self._ids, self._ascending, self._places]
@@ -192,10 +223,27 @@ class RowStore:
         """Places of the allowed ids, each once and ascending; None where everything is allowed."""
         if allowed is None:
             return None
-        places = self._places_of(as_ids(allowed, what="allowed"))
-        return np.unique(places[places >= 0])
+        wanted = as_ids(allowed, what="allowed")
+        places = self._places_of(wanted)
+        places = places[places >= 0]
+        if (places[1:] > places[:-1]).all():
+            return places  # as from ascending ids that were added in this order: most often
+        return np.sort(places) if (wanted[1:] > wanted[:-1]).all() else np.unique(places)
 
     def _query_rows(self, queries: ArrayLike) -> NDArray[np.float32]:
         """The queries in the form in which rows are searched."""
         rows = as_rows(queries, self.width, what="queries")
         return unit_rows(rows) if self.metric is Metric.COSINE else rows
+
+
+def _expected(
+    arrays: Mapping[str, StoredArray], name: str, shape: tuple[int, ...], dtype: type[np.generic]
+) -> StoredArray:
+    if name not in arrays:
+        raise SnapshotDamaged(f"The arrays of an index must hold `{name}`; they do not.")
+    array = arrays[name]
+    if array.shape != shape or array.dtype != dtype:
+        raise SnapshotDamaged(
+            f"`{name}` must be {np.dtype(dtype)} of shape {shape}; got {array.dtype} of {array.shape}."
+        )
+    return array

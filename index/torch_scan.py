@@ -48,6 +48,7 @@ class CodedRows:
     """A block of rows at one byte a dimension, with what each row lost by it.
 
     Memory: rows * (D + 24) bytes.
+    A row so much longer than the unit that float32 cannot hold its squared length has no code: its bound is infinite.
 
     Let y be a row less the centre, z a query less the centre, a and b their coded forms, r(y) = |y - a| and r(z)
     likewise. Then <y, z> = <a, b> + <y - a, z> + <a, z - b>, so by Cauchy and Schwarz it is at most
@@ -62,12 +63,28 @@ class CodedRows:
         codes = centred / scales[:, None]
         np.rint(codes, out=codes)
         np.clip(codes, -ROW_LEVELS, ROW_LEVELS, out=codes)  # rounding of the scale may leave 127.00001
-        squares = np.add.reduce(centred * centred, axis=1).astype(np.float64)
-        centred -= codes * scales[:, None]
-        lengths = np.sqrt(squares) * UP
-        lost = np.sqrt(np.add.reduce(centred * centred, axis=1).astype(np.float64)) * UP + lengths * SUBTRACTED
-        self.bounds = np.stack((squares * (1 - SLACK), lost, lengths + lost)).astype(np.float32)
+        with np.errstate(over="ignore"):
+            squares = np.add.reduce(centred * centred, axis=1).astype(np.float64)
+            centred -= codes * scales[:, None]
+            lengths = np.sqrt(squares) * UP
+            lost = np.sqrt(np.add.reduce(centred * centred, axis=1).astype(np.float64)) * UP + lengths * SUBTRACTED
+        bounds = np.stack((squares * (1 - SLACK), lost, lengths + lost))
+        bounds[:, ~np.isfinite(squares)] = [[np.inf], [0], [0]]
+        self.bounds = bounds.astype(np.float32)
         self._packed = _packed(codes.astype(np.int8), scales)
+
+    @classmethod
+    def again(cls, codes: NDArray[np.int8], scales: NDArray[np.float64], bounds: NDArray[np.float32]) -> "CodedRows":
+        """The block of which `unpacked` gave codes and scales; `bounds` are kept, not copied."""
+        made = cls.__new__(cls)
+        made.bounds = bounds
+        made._packed = _packed(codes, scales)
+        return made
+
+    def unpacked(self) -> tuple[NDArray[np.int8], NDArray[np.float64]]:
+        """The codes (N, D) and the scale of each row (N,)."""
+        weights, _ = torch.ops.quantized.linear_unpack(self._packed)
+        return weights.int_repr().numpy(), weights.q_per_channel_scales().numpy()
 
     def __len__(self) -> int:
         return len(self.bounds[0])
@@ -191,7 +208,7 @@ def available() -> bool:
     return bool((products.numpy() == queries @ rows.T.astype(np.float32)).all())
 
 
-def _packed(codes: NDArray[np.int8], scales: NDArray[np.float32]) -> Any:
+def _packed(codes: NDArray[np.int8], scales: NDArray[np.float32] | NDArray[np.float64]) -> Any:
     engines = torch.backends.quantized
     with _packing, warnings.catch_warnings():
         # torch 2.13 announces that quantised tensors will go; with a torch that lacks them nothing is available.

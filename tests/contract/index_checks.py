@@ -19,9 +19,10 @@ from index import (
     NotFinite,
     VectorIndex,
     WidthMismatch,
-    load_snapshot,
-    save_snapshot,
+    open_arrays,
+    write_arrays,
 )
+from index.exact import ExactIndex
 from tests.oracles.neighbours import disagreement
 
 WIDTH = 12
@@ -29,11 +30,10 @@ WIDTH = 12
 
 @dataclass(frozen=True)
 class Subject:
-    """The index under test: how to make one, and the kind under which a snapshot brings it back."""
+    """The index under test: how to make one, and where a file may stand."""
 
     make: Callable[..., VectorIndex]
     metric: Metric
-    kind: str
     folder: Path
 
     def filled(self, ids, vectors) -> VectorIndex:
@@ -246,12 +246,18 @@ def snapshots_answer_the_same(subject):
     index = subject.filled(ids, vectors)
     index.remove(ids[::5])
     path = subject.folder / "an.index"
-    save_snapshot(index, path, sequence=41)
-    loaded, header = load_snapshot(path, kind=subject.kind)
-    assert (header.sequence, header.rows, header.width) == (41, len(index), WIDTH)
-    assert loaded.metric is subject.metric
+    arrays, facts = index.export_arrays()
+    write_arrays(path, arrays, facts)
+    loaded = subject.make(width=WIDTH, metric=subject.metric)
+    with open_arrays(path) as file:
+        loaded.restore(file, file.facts)
+    assert np.array_equal(loaded.ids(), index.ids())
     assert np.array_equal(loaded.vectors(loaded.ids()), index.vectors(index.ids()))
     assert same(loaded.search(vectors, 8), index.search(vectors, 8))
+    for one in (loaded, index):
+        one.remove(ids[1::5])
+        one.add([10**6, 10**6 + 1], vectors[[2, 0]])
+    assert same(loaded.search(vectors, 8, exact=True), index.search(vectors, 8, exact=True))
 
 
 def threads_agree(subject):
@@ -267,6 +273,17 @@ def threads_agree(subject):
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(work, range(8)))
+
+
+def exact_answers_on_request(subject):
+    ids, vectors = draw(16, 700)
+    judge = ExactIndex(width=WIDTH, metric=subject.metric)
+    judge.add(ids, vectors)
+    index = subject.filled(ids, vectors)
+    for allowed in (None, np.sort(ids[:300])):
+        for queries in (vectors[:1], vectors[:40]):
+            right = judge.search(queries, 6, allowed=allowed)
+            assert same(index.search(queries, 6, allowed=allowed, exact=True), right)
 
 
 def extreme_lengths_are_measured(subject):
@@ -320,6 +337,7 @@ CHECKS = (
     ids_ascend,
     snapshots_answer_the_same,
     threads_agree,
+    exact_answers_on_request,
     extreme_lengths_are_measured,
     zero_is_at_one_from_everything,
     global_randomness_is_untouched,

@@ -1,20 +1,18 @@
 """Structures that may miss: the recall they earn, what they never do, and how they follow additions and removals."""
 
 import threading
-from functools import partial
 
 import numpy as np
 import pytest
 
-from index import Metric, approximate, make_index
-from index.approximate import Built, Effort
-from tests.contract import index_checks as checks
-from tests.contract.index_checks import CHECKS, Subject
+from index import Metric, make_index
+from index.approximate import Effort
+from index.auto import Plan
+from tests.index.auto_states import small_structures
 
 WIDTH = 32
 KINDS = ("hnsw", "ivf")
 ROWS = 4000
-SMALL = {"ALLOWED_SHARE": 0.0, "ALLOWED_ROWS": 0, "LISTED_MAX": 1.0}  # the structure answers whatever it can
 
 
 def clustered(seed, n, width=WIDTH, spread=0.5):
@@ -26,11 +24,15 @@ def clustered(seed, n, width=WIDTH, spread=0.5):
 def pair(kind, n=ROWS, metric=Metric.L2, seed=1):
     """An exact index and one with an adopted structure, over the same rows."""
     vectors = clustered(seed, n)
-    exact, index = (make_index(one, width=WIDTH, metric=metric) for one in ("flat", kind))
+    exact, index = (make_index(one, width=WIDTH, metric=metric) for one in ("flat", "auto"))
     for one in (exact, index):
         one.add(np.arange(n) * 3, vectors)
-    assert index.adopt(index.build(seed=5))
+    assert index.adopt(built(index, kind))
     return exact, index
+
+
+def built(index, kind, seed=5):
+    return index.build(Plan(kind, "a test"), seed=seed)
 
 
 def recall(exact, index, queries, k=10, allowed=None):
@@ -38,64 +40,12 @@ def recall(exact, index, queries, k=10, allowed=None):
     return float((one.ids[:, :, None] == other.ids[:, None, :]).any(axis=2).mean())
 
 
-class BuildsAtOnce:
-    """An approximate index that builds after every change, so that the contract meets a structure."""
-
-    adopted = 0
-
-    def __init__(self, kind, *, width, metric):
-        self._index = make_index(kind, width=width, metric=metric)
-        self._index.recall = 0.0
-
-    def __getattr__(self, name):
-        return getattr(self._index, name)
-
-    def __len__(self):
-        return len(self._index)
-
-    def add(self, ids, vectors):
-        self._index.add(ids, vectors)
-        if self._index.built is None and len(self._index) >= 50:
-            BuildsAtOnce.adopted += self._index.adopt(self._index.build(seed=0))
-
-
-# Left out: the order of rows within a rounding of one another, and which of thousands of equal rows is found.
-EXACT_ONLY = {
-    "nearest_first_as_in_float64",
-    "near_ties_in_their_true_order",
-    "equal_rows_by_lowest_id",
-    "zero_is_at_one_from_everything",
-    "allowed_restricts",
-    "removal_leaves_no_trace",
-    "snapshots_answer_the_same",
-}
-
-
-WITHOUT_A_STRUCTURE = (
-    checks.refusals_change_nothing,
-    checks.short_answers_are_padded,
-    checks.extreme_lengths_are_measured,
-)
-
-
-@pytest.mark.parametrize(
-    "check", [check for check in CHECKS if check.__name__ not in EXACT_ONLY], ids=lambda check: check.__name__
-)
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_structure_keeps_what_is_promised_of_every_index(kind, check, tmp_path, monkeypatch):
-    for name, value in SMALL.items():
-        monkeypatch.setattr(approximate, name, value)
-    before = BuildsAtOnce.adopted
-    check(Subject(partial(BuildsAtOnce, kind), Metric.L2, kind, tmp_path))
-    assert BuildsAtOnce.adopted > before or check in WITHOUT_A_STRUCTURE
-
-
 @pytest.mark.parametrize("metric", Metric)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_promised_recall_is_reached_on_other_queries(kind, metric):
     exact, index = pair(kind, metric=metric)
     queries = clustered(2, 300)
-    assert index.built.lower >= 0.99
+    assert index.describe()["recall"] >= index.describe()["recall_lower"] >= 0.99
     assert recall(exact, index, queries) >= 0.985
     assert recall(exact, index, queries[:40], k=50) >= 0.97
     found, true = (one.search(queries, 10) for one in (index, exact))
@@ -108,20 +58,20 @@ def test_the_answer_comes_from_the_structure(kind, monkeypatch):
     """The negative control: with the least effort recall falls, so the structure was asked and tuning matters."""
     exact, index = pair(kind)
     queries = clustered(2, 300)
-    low = Effort(1, 10)
-    monkeypatch.setattr(index, "_built", Built(index.built.structure, index.built.births, low, 0.0, 0.0))
+    monkeypatch.setattr(index._part, "_effort", Effort(1, 10))
     assert recall(exact, index, queries) < 0.97
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_structure_that_misses_the_bar_is_not_adopted(kind):
     """Rows without any neighbourhood, and an index that demands more than a sample can prove."""
-    index = make_index(kind, width=WIDTH, metric=Metric.L2)
+    index = make_index("auto", width=WIDTH, metric=Metric.L2)
     vectors = np.random.default_rng(3).standard_normal((3000, WIDTH)).astype(np.float32)
     index.add(np.arange(3000), vectors)
     index.recall = 0.9999
-    assert index.build(seed=0) is None
+    assert built(index, kind) is None
     assert not index.adopt(None)
+    assert index.structure == "flat"
     exact = make_index("flat", width=WIDTH, metric=Metric.L2)
     exact.add(np.arange(3000), vectors)
     assert recall(exact, index, vectors[:50] + 0.1) == 1.0
@@ -131,37 +81,41 @@ def test_a_structure_that_misses_the_bar_is_not_adopted(kind):
 def test_the_same_seed_builds_the_same(kind):
     queries = clustered(2, 200)
     one, other = (pair(kind)[1] for _ in range(2))
-    assert one.built.effort == other.built.effort
-    assert one.built.recall == other.built.recall
+    assert one._part.effort == other._part.effort
+    assert one.describe() == other.describe()
     low = Effort(1, 12)
     assert np.array_equal(
-        *(index.built.structure.search(queries, low, None) for index in (one, other)),
+        *(index._part._candidates.search(queries, low, None) for index in (one, other)),
     )
 
 
+def alive_and_dead(index):
+    told = index.describe()
+    return told["alive"], told["dead"]
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_removed_rows_are_dead_at_once_and_due_for_a_rebuild(kind, monkeypatch):
-    monkeypatch.setattr(approximate, "ROWS_MIN", 100)
+def test_removed_rows_are_dead_at_once_and_due_for_a_rebuild(kind):
     exact, index = pair(kind)
     queries = clustered(2, 200)
     gone = np.unique(exact.search(queries, 5).ids)
-    assert not index.build_due
+    assert index._part.due(index) is None
     for one in (exact, index):
         assert one.remove(gone) == len(gone)
         one.add(gone[:50], clustered(7, 50))
-    assert index.entries == (ROWS - len(gone) + 50, len(gone))
+    assert alive_and_dead(index) == (ROWS - len(gone) + 50, len(gone))
     assert not np.isin(index.search(queries, 10).ids, gone[50:]).any()
     assert recall(exact, index, queries) >= 0.98
     for one in (exact, index):
         one.remove(exact.ids()[::3] if one is exact else np.setdiff1d(index.ids(), exact.ids()))
-    assert index.build_due
-    assert index.adopt(index.build(seed=1))
-    assert index.entries == (len(exact), 0)
-    assert not index.build_due
+    assert index._part.due(index) == "many dead entries"
+    assert index.adopt(built(index, kind, seed=1))
+    assert alive_and_dead(index) == (len(exact), 0)
+    assert index._part.due(index) is None
     assert recall(exact, index, queries) >= 0.98
     index.remove(index.ids())
-    assert index.built is None
-    assert index.entries == (0, 0)
+    assert index.structure == "flat"
+    assert alive_and_dead(index) == (0, 0)
     assert (index.search(queries, 3).ids == -1).all()
 
 
@@ -169,17 +123,17 @@ def test_removed_rows_are_dead_at_once_and_due_for_a_rebuild(kind, monkeypatch):
 def test_rows_may_change_while_a_structure_is_built(kind):
     """What was removed, replaced or added between build and adoption is found or not as the rows now say."""
     vectors = clustered(1, ROWS)
-    exact, index = (make_index(one, width=WIDTH, metric=Metric.L2) for one in ("flat", kind))
+    exact, index = (make_index(one, width=WIDTH, metric=Metric.L2) for one in ("flat", "auto"))
     for one in (exact, index):
         one.add(np.arange(ROWS), vectors)
-    built = index.build(seed=5)
+    made = built(index, kind)
     fresh = clustered(8, 700)
     for one in (exact, index):
         one.remove(np.arange(0, 900))
         one.add(np.arange(300, 1000 - 100), fresh[:600])  # ids used again, for other rows
         one.add(np.arange(9000, 9100), fresh[600:])
-    assert index.adopt(built)
-    assert index.entries == (ROWS - 200, 900)
+    assert index.adopt(made)
+    assert alive_and_dead(index) == (ROWS - 200, 900)
     assert recall(exact, index, fresh) >= 0.98
     assert recall(exact, index, vectors[:900]) >= 0.98
     near = index.search(fresh, 1)
@@ -192,7 +146,7 @@ def test_searches_go_on_while_a_structure_is_built(kind):
     queries = clustered(2, 20)
     before = index.search(queries, 5)
     outcome = []
-    builder = threading.Thread(target=lambda: outcome.append(index.build(seed=6)))
+    builder = threading.Thread(target=lambda: outcome.append(built(index, kind, seed=6)))
     builder.start()
     rounds = 0
     while builder.is_alive() or not rounds:
@@ -205,8 +159,7 @@ def test_searches_go_on_while_a_structure_is_built(kind):
 @pytest.mark.parametrize("share", [0.001, 0.01, 0.1, 0.5])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_filter_never_returns_fewer_than_there_are(kind, share, monkeypatch):
-    for name, value in SMALL.items():  # even where the structure itself must find them
-        monkeypatch.setattr(approximate, name, value)
+    small_structures(monkeypatch)  # even where the structure itself must find them
     exact, index = pair(kind)
     queries = clustered(2, 60)
     n = int(ROWS * share)
@@ -228,8 +181,8 @@ def test_few_allowed_rows_are_all_compared(kind):
 
 def test_a_width_that_is_no_multiple_of_four():
     vectors = np.random.default_rng(1).standard_normal((2000, 3)).astype(np.float32)
-    exact, index = (make_index(one, width=3, metric=Metric.L2) for one in ("flat", "ivf"))
+    exact, index = (make_index(one, width=3, metric=Metric.L2) for one in ("flat", "auto"))
     for one in (exact, index):
         one.add(np.arange(2000), vectors)
-    assert index.adopt(index.build(seed=0))
+    assert index.adopt(built(index, "ivf"))
     assert recall(exact, index, vectors[:200] + 0.01) >= 0.98

@@ -6,27 +6,29 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index import Metric, make_index, scan, torch_scan
+from index import Metric, codes, make_index, torch_scan
+from index.auto import Plan
 from index.faiss_flat import FlatIndex
-from index.scan import ScanIndex
 from index.torch_scan import CodedRows, coded_queries
-from tests.contract.index_checks import CHECKS, Subject
-
-# Sizes at which small sets go through every part: several blocks, waiting rows, groups without an allowed row.
-SMALL = {"ROWS_MIN": 1, "BLOCK_ROWS": 64, "UNCODED_MAX": 5, "ALLOWED_SHARE": 0.0}
+from tests.index.auto_states import small_codes
 
 
 @pytest.fixture
 def small(monkeypatch):
-    for name, value in SMALL.items():
-        monkeypatch.setattr(scan, name, value)
+    small_codes(monkeypatch)
+
+
+def coded(index):
+    """The index, with all its rows coded."""
+    assert not index.adopt(index.build(Plan("scan", "a test"), seed=0))
+    return index
 
 
 def both(metric, ids, vectors):
-    pair = [make_index(kind, width=vectors.shape[1], metric=metric) for kind in ("exact", "scan")]
+    pair = [make_index(kind, width=vectors.shape[1], metric=metric) for kind in ("exact", "auto")]
     for index in pair:
         index.add(ids, vectors)
-    return pair
+    return pair[0], coded(pair[1])
 
 
 def assert_same(exact, index, queries, k, allowed=None):
@@ -37,13 +39,6 @@ def assert_same(exact, index, queries, k, allowed=None):
 
 def test_this_machine_has_the_products():
     assert torch_scan.available()
-
-
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("metric", Metric)
-@pytest.mark.usefixtures("small")
-def test_small_codes_keep_every_promise(metric, check, tmp_path):
-    check(Subject(ScanIndex, metric, "scan", tmp_path))
 
 
 @settings(max_examples=40, deadline=None)
@@ -69,14 +64,15 @@ def test_equals_the_judge_on_lattices_full_of_ties(
     queries = ((random.integers(-levels, levels + 1, (n_queries, width)) + offset) * scale).astype(np.float32)
     allowed = None if share is None else ids[random.random(n) < share]
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in SMALL.items():
-            patch.setattr(scan, name, value)
+        small_codes(patch)
         exact, index = both(metric, ids, vectors)
         assert_same(exact, index, queries, k, allowed)
         for one in (exact, index):
             one.remove(ids[random.random(n) < gone] if one is exact else np.setdiff1d(ids, exact.ids()))
             one.add([10**6, 10**6 + 1], queries[[0, -1]])
         assert_same(exact, index, queries, k, allowed)
+        if len(exact) > 2:
+            assert_same(exact, coded(index), queries, k, allowed)
 
 
 @pytest.mark.parametrize("metric", Metric)
@@ -189,67 +185,132 @@ def counting(monkeypatch, name):
 def test_a_clear_answer_needs_no_float32_scan(monkeypatch):
     """At its true sizes the copy is used, and ordinary queries are settled by it."""
     random = np.random.default_rng(4)
-    vectors = np.maximum(random.standard_normal((scan.ROWS_MIN, 64)), 0).astype(np.float32)
+    vectors = np.maximum(random.standard_normal((10_000, 64)), 0).astype(np.float32)
     exact, index = both(Metric.COSINE, np.arange(len(vectors)), vectors)
-    calls = counting(monkeypatch, "search")
+    calls = counting(monkeypatch, "nearest_at")
     queries = np.maximum(random.standard_normal((40, 64)), 0).astype(np.float32)
     for part in (queries[:1], queries):
         assert_same(exact, index, part, 10)
     assert calls == []
     assert_same(exact, index, queries[:1], 10, np.arange(50))  # few allowed rows are compared in float32
     assert calls == [1]
-    index.remove([0])
-    index.search(queries[:1], 10)
-    assert len(calls) == 2  # below the least size
 
 
-def test_a_few_new_rows_wait_and_many_are_coded(monkeypatch):
-    monkeypatch.setattr(scan, "ROWS_MIN", 100)
-    random = np.random.default_rng(5)
-    vectors = random.standard_normal((3000, 16)).astype(np.float32)
-    exact, index = both(Metric.L2, np.arange(1500), vectors[:1500])
-    index.search(vectors[:1], 3)
-    coded = []
+def counting_rows(monkeypatch):
+    coded_rows = []
     real = CodedRows.__init__
 
     def counted(self, rows, *rest):
-        coded.append(len(rows))
+        coded_rows.append(len(rows))
         real(self, rows, *rest)
 
     monkeypatch.setattr(CodedRows, "__init__", counted)
+    return coded_rows
+
+
+def test_searches_code_nothing_and_a_build_only_what_changed(monkeypatch):
+    monkeypatch.setattr(codes, "BLOCK_ROWS", 640)
+    monkeypatch.setattr(codes, "UNCODED_MAX", 300)
+    random = np.random.default_rng(5)
+    vectors = random.standard_normal((6000, 16)).astype(np.float32)
+    exact, index = both(Metric.L2, np.arange(3000), vectors[:3000])
+    part = index._part
+    assert part.due(index) is None
+    rows = counting_rows(monkeypatch)
     for one in (exact, index):
-        one.add(np.arange(1500, 1600), vectors[1500:1600])
+        one.add(np.arange(3000, 3100), vectors[3000:3100])
         one.remove(np.arange(0, 60, 3))
-    assert_same(exact, index, vectors[1400:1600], 5)
-    assert coded == []
+    assert_same(exact, index, vectors[2900:3100], 5)
+    assert part.due(index) is None
     for one in (exact, index):
-        one.add(np.arange(2000, 3000), vectors[2000:])
-    assert_same(exact, index, vectors[1500:1550], 5)
-    assert coded == [2580]
+        one.add(np.arange(3100, 3500), vectors[3100:3500])
+    assert_same(exact, index, vectors[2900:3100], 5)
+    assert part.due(index) == "rows without a code"
+    assert rows == []
+    coded(index)
+    assert rows == [640, 640, 280]  # one where rows moved, one that was short, one that is new
+    assert index._part.due(index) is None
+    assert_same(exact, index, vectors[2900:3100], 5)
+    rows.clear()
     for one in (exact, index):
-        one.remove(exact.ids()[:2500] if one is exact else np.setdiff1d(index.ids(), exact.ids()))
+        one.add(np.arange(3500, 6000), vectors[3500:])
+    assert_same(exact, index, vectors[:50], 5)
+    assert index._part.due(index) == "rows without a code"
+    coded(index)
+    assert sum(rows) == 5980 - 3200
+    for one in (exact, index):
+        one.add(np.arange(10_000, 10_500), vectors[:500] + 1)
+    assert index._part.due(index) == "grown beyond the rows it was centred on"
+    rows.clear()
+    coded(index)
+    assert sum(rows) == len(index)
+    for one in (exact, index):
+        one.remove(exact.ids()[:5500] if one is exact else np.setdiff1d(index.ids(), exact.ids()))
     assert_same(exact, index, vectors[1500:1550], 5)
 
 
-def test_the_stated_memory_is_what_is_kept(monkeypatch):
-    monkeypatch.setattr(scan, "ROWS_MIN", 100)
-    index = ScanIndex(width=64, metric=Metric.L2)
+def test_rows_changed_while_they_were_coded_are_compared_in_float32(small):
+    """Removal moves rows into the places that it leaves, in front of the builder's eyes."""
+    random = np.random.default_rng(8)
+    vectors = random.standard_normal((1200, 16)).astype(np.float32)
+    exact, index = (make_index(kind, width=16, metric=Metric.L2) for kind in ("exact", "auto"))
+    for one in (exact, index):
+        one.add(np.arange(1000), vectors[:1000])
+    rounds = iter(range(100))
+
+    def change(done, total):
+        number = next(rounds)
+        gone = np.arange(number * 20, number * 20 + 15)
+        for one in (exact, index):
+            one.remove(gone)
+            one.add(gone[:7] + 5000, vectors[1000 + number * 7 : 1007 + number * 7])
+
+    built = index.build(Plan("scan", "a test"), seed=0, progress=change)
+    for one in (exact, index):
+        one.remove([999, 998])
+        one.add([998], vectors[1199:])
+    assert not index.adopt(built)
+    assert next(rounds) > 10
+    assert index.structure == "scan"
+    for k in (1, 9):
+        assert_same(exact, index, vectors, k)
+        assert_same(exact, index, vectors[:40], k, exact.ids()[::2])
+
+
+def test_rows_that_no_code_can_hold_are_still_found(small):
+    """So far away that their squared length, in units of the others, is beyond float32."""
+    random = np.random.default_rng(9)
+    vectors = (1e-9 * random.standard_normal((300, 8))).astype(np.float32)
+    exact, index = both(Metric.L2, np.arange(300), vectors)
+    far = np.full((3, 8), 1e17, dtype=np.float32)
+    for one in (exact, index):
+        one.add([1000, 1001, 1002], far)
+    assert_same(exact, index, np.concatenate((vectors[:20], far)), 5)
+    built = index.build(Plan("scan", "a test"), seed=0)
+    if built is not None:
+        index.adopt(built)
+    assert_same(exact, index, np.concatenate((vectors[:20], far)), 5)
+
+
+def test_the_stated_memory_is_what_is_kept():
+    index = make_index("auto", width=64, metric=Metric.L2)
     index.add(np.arange(2000), np.random.default_rng(6).standard_normal((2000, 64)))
     before = index.memory_bytes
-    index.search(np.zeros((1, 64)), 1)
-    assert index.memory_bytes - before == 2000 * (64 + 24)
+    coded(index)
+    assert index.memory_bytes - before == 2000 * (64 + 33)
     index.remove(np.arange(2000))
     assert index.memory_bytes == 0
+    assert index.structure == "flat"
 
 
-def test_without_exact_products_it_is_the_flat_index(monkeypatch):
-    monkeypatch.setattr(scan, "_checked", [False])
-    monkeypatch.setattr(scan, "ROWS_MIN", 1)
+def test_without_exact_products_there_are_no_codes(monkeypatch):
+    monkeypatch.setattr(codes, "_checked", [False])
     vectors = np.random.default_rng(7).standard_normal((300, 8)).astype(np.float32)
-    exact, index = both(Metric.L2, np.arange(300), vectors)
-    calls = counting(monkeypatch, "search")
-    assert_same(exact, index, vectors[:5], 3)
-    assert calls == [5]
+    index = make_index("auto", width=8, metric=Metric.L2)
+    index.add(np.arange(300), vectors)
+    assert index.build(Plan("scan", "a test"), seed=0) is None
+    assert not index.adopt(None)
+    assert index.structure == "flat"
 
 
 def test_products_that_are_not_exact_are_noticed(monkeypatch):

@@ -43,7 +43,7 @@ from app.settings import Settings
 from app.shelf import Shelf
 from app.snapshots.endpoints import router as snapshots_router
 from app.snapshots.service import HANDLERS as SNAPSHOTS
-from app.storage import ImageStore, Thumbnails
+from app.storage import IMAGES_LOCK, ImageStore, Thumbnails
 from app.upkeep.endpoints import router as upkeep_router
 from app.upkeep.service import HANDLERS as UPKEEP
 from index import set_threads
@@ -67,8 +67,6 @@ ROUTERS = (
 HANDLERS = {**UPKEEP, **IMPORTING, **DUPLICATES, **SNAPSHOTS, **SCORERS}
 # These write what they receive to a file, under limits of their own.
 UPLOADS = re.compile(r"/v1/collections/[^/]+/(images/import|restore)")
-
-IMAGES_LOCK = "images"  # shared by whoever stores images' bytes, held alone by the collector
 
 
 def open_core(settings: Settings, clock: Clock = utc_now) -> Core:

@@ -161,6 +161,16 @@ class Settings(BaseSettings):
         int, Field(ge=0, le=19, description="How far a worker process stands back for the server; 0: not at all.")
     ] = 10
 
+    collect_every_s: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=86_400,
+            description="How often a worker looks through one 256th of the image store for files that no image needs; "
+            "0: never.",
+        ),
+    ] = 10.0
+
     idempotency_hours: Annotated[
         float, Field(gt=0, le=24 * 365, description="How long an Idempotency-Key is remembered.")
     ] = 24.0

@@ -17,6 +17,7 @@ from typing import Protocol
 from app.errors import BytesDamaged, NotFound
 
 DIGEST_BYTES = hashlib.sha256().digest_size
+IMAGES_LOCK = "images"  # shared by whoever writes images' bytes, held alone by the collector
 PART = ".part-"  # begins the name of a file that is being written
 
 Lock = Callable[[], AbstractContextManager[object]]

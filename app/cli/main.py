@@ -22,6 +22,7 @@ COMMANDS = {
     "score": "Score the images of a folder; writes a CSV file.",
     "search": "Find the images most like one image.",
     "migrate": "Bring the tables of the record to this version.",
+    "collect": "Delete files and notes that nobody needs any more; workers do it by themselves.",
     "weights": "List the weights of backbones, or fetch some once.",
     "bench": "Measure: accuracy, agreement with a reference.",
 }

@@ -3,10 +3,15 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, delete, select
+from sqlalchemy import ColumnElement, delete, func, select
 from sqlalchemy.orm import Session
 
-from app.db.tables import CollectionRow, DeletionRow
+from app.db.tables import CollectionRow, DeletionRow, IdempotencyRow, ImageRow, JobRow
+from app.jobs.repository import ENDED
+
+PARAMETERS_MAX = 500  # of one IN (…), well below what any database takes
+# A cleaning is needed to undo it, and what else a collection rests on stays with it; these only told their result.
+FORGOTTEN_KINDS = ("calibrate", "compress", "duplicates", "import", "restore", "snapshot")
 
 
 def collections_with_deletions(session: Session, before: datetime) -> Sequence[int]:
@@ -36,6 +41,54 @@ def prune_deletions(session: Session, collection_id: int, before: datetime, limi
         DeletionRow.collection_id == collection_id, DeletionRow.sequence <= row.pruned_sequence
     )
     return len(session.scalars(statement.returning(DeletionRow.id)).all())
+
+
+def referenced(session: Session, hashes: Sequence[str]) -> set[str]:
+    """Those of these hashes that an image has, of whatever collection."""
+    found: set[str] = set()
+    for start in range(0, len(hashes), PARAMETERS_MAX):
+        some = hashes[start : start + PARAMETERS_MAX]
+        found.update(session.scalars(select(ImageRow.sha256).where(ImageRow.sha256.in_(some)).distinct()))
+    return found
+
+
+def is_restoring(session: Session) -> bool:
+    """Whether a restore runs: it stores all bytes first, and the rows that name them perhaps hours later."""
+    statement = select(JobRow.id).where(JobRow.kind == "restore", JobRow.state == "running").limit(1)
+    return session.scalar(statement) is not None
+
+
+def old_jobs(session: Session, before: datetime, limit: int) -> Sequence[str]:
+    """Jobs that ended before a moment and of which nothing is needed any more, oldest first."""
+    statement = (
+        select(JobRow.id)
+        .where(JobRow.state.in_(ENDED), JobRow.kind.in_(FORGOTTEN_KINDS), JobRow.finished_at < before)
+        .order_by(JobRow.id)
+        .limit(limit)
+    )
+    return session.scalars(statement).all()
+
+
+def drop_jobs(session: Session, job_ids: Sequence[str]) -> None:
+    """Forget these jobs, with their reports."""
+    session.execute(delete(JobRow).where(JobRow.id.in_(job_ids)))
+
+
+def old_keys(session: Session, before: datetime) -> int:
+    """How many answers under an Idempotency-Key were given before a moment."""
+    return (
+        session.scalar(select(func.count()).select_from(IdempotencyRow).where(IdempotencyRow.created_at < before)) or 0
+    )
+
+
+def drop_keys(session: Session, before: datetime) -> None:
+    """Forget the answers under an Idempotency-Key from before a moment."""
+    session.execute(delete(IdempotencyRow).where(IdempotencyRow.created_at < before))
+
+
+def old_deletions(session: Session, before: datetime) -> int:
+    """How many deletions were made before a moment."""
+    return session.scalar(select(func.count()).select_from(DeletionRow).where(_is_old(before))) or 0
 
 
 def _is_old(before: datetime) -> ColumnElement[bool]:

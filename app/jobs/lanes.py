@@ -1,8 +1,9 @@
-"""Workers side by side in one process: short jobs never wait for long ones."""
+"""Workers side by side in one process, so that short jobs never wait for long ones, and the collector beside them."""
 
 import time
 from collections.abc import Callable, Mapping
 
+from app.collecting.collector import Collector
 from app.core import Core
 from app.jobs.runner import Handler, Runner
 
@@ -23,11 +24,14 @@ class Lanes:
         self._monotonic = monotonic
         quick = {kind: handler for kind, handler in handlers.items() if kind in QUICK}
         self._runners = [Runner(core, given) for given in (*[handlers] * workers, quick) if given]
+        self._collector = Collector(core) if handlers else None
 
     def start(self) -> None:
         """Begin to work."""
         for runner in self._runners:
             runner.start()
+        if self._collector is not None:
+            self._collector.start()
 
     def wake(self) -> None:
         """Look for work now."""
@@ -39,5 +43,7 @@ class Lanes:
         for runner in self._runners:
             runner.ask_to_stop()
         until = self._monotonic() + timeout_s
+        if self._collector is not None:
+            self._collector.stop()
         ended = [runner.stop(max(0.0, until - self._monotonic())) for runner in self._runners]
         return all(ended)

@@ -1,6 +1,7 @@
 """Failures are sentences with an exit code; a service can be near or far."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from app.cli.failures import CommandFailed, Refused
 from app.cli.in_process import running
 from app.cli.serve import announced_server
 from app.settings import Settings
+from app.storage import FolderFiles
 from tests.app.cli.conftest import Oddity
 
 ROOT = Path(__file__).parents[3]
@@ -188,3 +190,19 @@ def test_serve_tells_newcomers_of_the_demo_and_commands_reach_it(
         said = capsys.readouterr().err
         assert f"{url}/" in said
         assert "oddity demo" not in said
+
+
+def test_collect_counts_or_deletes_what_nobody_needs(oddity: Oddity, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    store = FolderFiles(data / "images")
+    store.write([("ab" + "0" * 62, b"nobody's")])
+    os.utime(store.path("ab" + "0" * 62), (0, 0))
+    ran = oddity("collect", "--data", data, "--dry-run", "--json")
+    assert ran.code == 0, ran.err
+    assert json.loads(ran.out) == {
+        "dry_run": True, "images": 1, "thumbnails": 0, "unfinished": 0, "deletions": 0, "answers": 0, "jobs": 0
+    }  # fmt: skip
+    assert store.exists("ab" + "0" * 62)
+    ran = oddity("collect", "--data", data)
+    assert ran.code == 0 and "Deleted 1 image files" in ran.err
+    assert not store.exists("ab" + "0" * 62)

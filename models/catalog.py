@@ -96,7 +96,7 @@ class Catalogue(Mapping[str, MethodCard]):
             MethodUnknown, MethodIncomplete: as for `method`.
         """
         card = self[name]
-        plain = card.model_dump(mode="json", exclude={"name"})
+        plain = card.model_dump(mode="json", exclude={"name", "quick"})
         # JSON has no infinity; an open end is null.
         gives = {
             key: None if value in (float("inf"), float("-inf")) else value for key, value in plain["gives"].items()

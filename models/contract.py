@@ -129,6 +129,12 @@ class MethodCard(_CardPart):
     costs: Costs
     differs: tuple[Line, ...] = Field(default=(), description="Where it departs from the paper, and why.")
     beware: tuple[Line, ...] = ()
+    quick: dict[str, Any] = Field(
+        default_factory=dict, description="Parameters with which a fit on fifty tiny images takes about a second."
+    )
+    exceptions: dict[str, Line] = Field(
+        default_factory=dict, description="Checks of the contract suite that do not hold, each with the reason."
+    )
 
 
 class Params(BaseModel):

@@ -129,7 +129,7 @@ class _Pictures:
         entry = self._images.stored[row]
 
         def pixels() -> NDArray[np.float32]:
-            return self.prepared(row).tensor[None]
+            return self.prepared(row).tensor[None].copy()  # torch takes no array that must not be written to
 
         def maps(stages: Sequence[int]) -> dict[int, NDArray[np.float32]]:
             return self._embedder.maps([self.prepared(row)], stages)

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from models.contract import FittedState, Inputs, Params, Progress, Reference, Scores
-from models.errors import FitRefused
+from models.errors import BankTooSmall, FitRefused
 
 GO_ON = threading.Event()
 GO_ON.set()
@@ -56,6 +56,8 @@ class METHOD:
         while self.params.waits and not GO_ON.wait(0.01):
             if progress is not None:
                 progress(0, 1)
+        if not len(reference.bank):
+            raise BankTooSmall("The bank of method `spread` must hold at least 1 image; got 0.")
         vectors = np.concatenate([np.asarray(batch.vectors) for batch in reference.bank])
         noise = np.random.default_rng(seed).normal(size=vectors.shape[1]) * self.params.jitter
         seen = np.concatenate([batch.ids for batch in reference.bank])

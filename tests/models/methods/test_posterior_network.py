@@ -38,7 +38,7 @@ def flows(width, seed, classes=3, layers=4):
     net = RadialFlows(classes, width, layers, seeded(seed))
     with torch.no_grad():
         for parameter in net.parameters():
-            parameter.mul_(2.5)
+            parameter.mul_(2)
     return net.requires_grad_(False)
 
 
@@ -88,10 +88,10 @@ def test_log_densities_equal_loops_with_a_numerical_jacobian():
 # --- the mechanism
 
 
-@pytest.mark.parametrize(("width", "per_side"), [(1, 20_001), (2, 401)])
+@pytest.mark.parametrize(("width", "per_side"), [(1, 20_001), (2, 501)])
 def test_each_flow_integrates_to_one(width, per_side):
     net = flows(width, 2)
-    axis = torch.linspace(-16, 16, per_side, dtype=torch.float64)
+    axis = torch.linspace(-20, 20, per_side, dtype=torch.float64)
     points = torch.cartesian_prod(*[axis] * width).reshape(-1, width)
     cell = float(axis[1] - axis[0]) ** width
     totals = net.log_densities(points).exp().sum(dim=0) * cell

@@ -78,6 +78,9 @@ class CollectionState:
     calibrating: threading.Lock = field(default_factory=threading.Lock)
     following: threading.Lock = field(default_factory=threading.Lock)
     cache: dict[Any, Any] = field(default_factory=dict)  # derived from this sequence only; emptied by every change
+    # Derived too, but kept over changes: whoever put it there checks that it is still right.
+    kept: dict[str, Any] = field(default_factory=dict)
+    fitting: threading.Lock = field(default_factory=threading.Lock)
 
     def entry(self, image_id: str) -> ImageEntry:
         """The image with this id. Raises NotFound."""
@@ -127,6 +130,7 @@ class CollectionState:
             + len(self.groups) * GROUP_BYTES
             + members * 8
             + (0 if self.compressed is None else self.compressed.memory_bytes)
+            + sum(int(one.memory_bytes) for one in list(self.kept.values()))
         )
 
 

@@ -20,6 +20,11 @@ def _slots(request: Request) -> Slots:
     return slots
 
 
+def _refits(request: Request) -> Slots:
+    slots: Slots = request.app.state.refits
+    return slots
+
+
 async def refuse_unknown_parameters(request: Request) -> None:
     """Refuse a query parameter that the path does not know: a misspelt filter must not answer as if it were none.
 
@@ -36,3 +41,4 @@ async def refuse_unknown_parameters(request: Request) -> None:
 
 CoreDependency = Annotated[Core, Depends(_core)]
 SlotsDependency = Annotated[Slots, Depends(_slots)]
+RefitsDependency = Annotated[Slots, Depends(_refits)]  # for fits that requests wait for

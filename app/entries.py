@@ -135,6 +135,13 @@ class EntryTable(Mapping[int, ImageEntry]):
         parts = [segment.columns.pks[~segment.gone] for segment in self._segments]
         return np.sort(np.concatenate([*parts, np.fromiter(self._overlay, np.int64, len(self._overlay))]))
 
+    def pks_of_role(self, role: str) -> NDArray[np.int64]:
+        """Every image of a role, ascending."""
+        code = ROLES.index(role)
+        parts = [one.columns.pks[(one.columns.roles == code) & ~one.gone] for one in self._segments]
+        late = [pk for pk, entry in self._overlay.items() if entry.role == role]
+        return np.sort(np.concatenate([*parts, np.array(late, np.int64)]))
+
     def counts(self) -> dict[str, int]:
         """How many images of each role."""
         found = np.zeros(len(ROLES), np.int64)
@@ -187,6 +194,12 @@ class EntryTable(Mapping[int, ImageEntry]):
         """The id of each."""
         found = np.empty(len(pks), object)
         self._gather(pks, found, lambda at, rows: at.image_ids.take(rows).texts(), lambda entry: entry.image_id)
+        return list(found)
+
+    def labels_of(self, pks: Pks) -> list[str | None]:
+        """The label of each, None for none."""
+        found = np.empty(len(pks), object)
+        self._gather(pks, found, lambda at, rows: at.labels.at(rows), lambda entry: entry.label)
         return list(found)
 
     def groups_of(self, pks: Pks) -> list[str | None]:

@@ -12,6 +12,7 @@ from fastapi.staticfiles import StaticFiles
 
 from app import errors, observe
 from app.bodies import BodyLimit
+from app.classes.endpoints import router as classes_router
 from app.clock import Clock, utc_now
 from app.collections.endpoints import router as collections_router
 from app.core import Core
@@ -56,6 +57,7 @@ ROUTERS = (
     scoring_router,
     groups_router,
     search_router,
+    classes_router,
     scorers_router,
     feedback_router,
     upkeep_router,
@@ -118,6 +120,7 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.core = core = open_core(settings, clock)
         app.state.slots = Slots(settings.inference_slots, settings.queue_limit_requests)
+        app.state.refits = Slots(1, settings.queue_limit_requests)
         jobs = jobs_of(core)
         app.state.wake_jobs = jobs.wake
         jobs.start()

@@ -100,7 +100,8 @@ def delete_collection(core: Core, name: str, if_match: str | None) -> None:
         row = repository.require(session, name, locked=True)
         _check_match(row, if_match)
         repository.drop(session, row.id)
-        core.idempotency.forget(session, f"POST /v1/collections/{name}/")
+        for verb in ("POST", "PUT"):
+            core.idempotency.forget(session, f"{verb} /v1/collections/{name}/")
     core.shelf.drop(name)
 
 

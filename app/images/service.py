@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -28,6 +28,7 @@ from models.errors import ModelsError
 from models.images import thumbnail
 
 MAX_LIMIT = 1000
+Within = Callable[[Session, dict[str, Any], datetime], Answer]
 
 
 @dataclass(slots=True)
@@ -52,11 +53,17 @@ class _Candidate:
 
 
 def add_images(
-    core: Core, name: str, uploads: Sequence[Upload], parameters: AddParameters, request: Request | None
+    core: Core,
+    name: str,
+    uploads: Sequence[Upload],
+    parameters: AddParameters,
+    request: Request | None,
+    within: Within | None = None,
 ) -> tuple[Answer, bool]:
     """The answer to a POST of images, and whether it was given before under the same Idempotency-Key.
 
     When it returns, every image that is not `refused` is committed with its vector and found by the next search.
+    `within` may write more in the same transaction, and makes the answer then.
     """
     with core.idempotency.once(request) as answered:
         if answered is not None:
@@ -76,6 +83,8 @@ def add_images(
             repository_runtime = repository.runtime_id(session, runtime)
             _write(session, state, candidates, parameters, sequence, repository_runtime, now)
             answer = _answer(candidates, sequence)
+            if within is not None:
+                answer = within(session, answer.body, now)
             core.idempotency.remember(session, request, answer)
         core.shelf.follow(state)
         return answer, False

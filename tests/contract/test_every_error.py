@@ -189,6 +189,8 @@ C = "/v1/collections/c"
         ("GET", "/v1/collections/none", {}, 404, "collection_unknown"),
         ("GET", f"{C}/images/none", {}, 404, "image_unknown"),
         ("GET", f"{C}/groups/none", {}, 404, "group_unknown"),
+        ("GET", f"{C}/classes/none", {}, 404, "class_unknown"),
+        ("POST", f"{C}/classify", IMAGE, 409, "no_classes"),
         ("PATCH", C, {"json": {"fit": "crop"}}, 409, "embedding_fixed"),
         ("PUT", "/v1/collections/d", {"json": {"weights": "torchvision"}}, 409, "weights_missing"),
         ("POST", "/v1/collections/empty/anomaly", IMAGE, 409, "bank_too_small"),

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 import pytest
 from starlette.testclient import TestClient
 
+from app.classes.schemas import ClassifyParameters
+from app.classes.schemas import RegisterParameters as RegisterClassParameters
 from app.groups.schemas import GroupScoreParameters, RegisterParameters
 from app.images.schemas import AddParameters
 from app.main import create_app
@@ -27,6 +29,9 @@ PATHS = {
     f"{C}/groups/{{g}}": {"put"},
     f"{C}/groups/anomaly": {"post"},
     f"{C}/query": {"post"},
+    f"{C}/classes": {"get"},
+    f"{C}/classes/{{label}}": {"put", "get", "delete"},
+    f"{C}/classify": {"post"},
     f"{C}/feedback": {"post"},
     f"{C}/clean": {"post"},
     f"{C}/compress": {"post"},
@@ -40,7 +45,7 @@ PATHS = {
     "/readyz": {"get"},
 }
 IMAGES_IN = [(f"{C}/images", "post"), (f"{C}/anomaly", "post"), (f"{C}/query", "post"), (f"{C}/groups/{{g}}", "put"),
-             (f"{C}/groups/anomaly", "post")]  # fmt: skip
+             (f"{C}/groups/anomaly", "post"), (f"{C}/classes/{{label}}", "put"), (f"{C}/classify", "post")]  # fmt: skip
 VERBS = {"get", "put", "post", "patch", "delete"}
 
 
@@ -108,12 +113,14 @@ BODIES = {
     f"{C}/query": QueryParameters,
     f"{C}/groups/{{g}}": RegisterParameters,
     f"{C}/groups/anomaly": GroupScoreParameters,
+    f"{C}/classes/{{label}}": RegisterClassParameters,
+    f"{C}/classify": ClassifyParameters,
 }
 
 
 @pytest.mark.parametrize("path", BODIES)
 def test_every_parameter_of_a_body_is_described(document: dict, path: str) -> None:
-    verb = "put" if path.endswith("{g}") else "post"
+    verb = "put" if path.endswith(("{g}", "{label}")) else "post"
     form = document["paths"][path][verb]["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
     assert set(form) - {"files"} == set(BODIES[path].model_fields)
 
@@ -137,5 +144,5 @@ def test_every_reference_leads_somewhere(document: dict) -> None:
 
 
 def test_the_main_answers_have_examples(document: dict) -> None:
-    for path in (f"{C}/anomaly", f"{C}/query"):
+    for path in (f"{C}/anomaly", f"{C}/query", f"{C}/classify"):
         assert document["paths"][path]["post"]["responses"]["200"]["content"]["application/json"]["example"]

@@ -123,6 +123,10 @@ class FittedClasses:
         """How many examples each class has, in order of label."""
         return dict(zip(self.labels, self._distances.sizes.tolist(), strict=True))
 
+    def label_of(self, number: int) -> str:
+        """The class of an example, by its id. Raises KeyError."""
+        return self.examples.labels[self._place_of[number]]
+
     def single(self) -> list[str]:
         """Classes whose examples cannot calibrate anything: one image, or one group of images."""
         return [label for label, units in zip(self.labels, self._distances.units, strict=True) if units == 1]

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,12 @@ from app.entries import EntryTable
 from app.entry_columns import ROLES, ImageEntry
 from app.errors import NotFound
 from app.locks import ReadWriteLock
-from index import Neighbours, VectorIndex
+from index import Neighbours
 from models.leave_one_out import CALIBRATION_ROWS
 from models.methods.dn2 import LiveDN2
+
+if TYPE_CHECKING:
+    from index import AutoIndex  # loads FAISS, which no start waits for
 
 # No more than a rough guide: sizes of Python objects measured with tracemalloc on CPython 3.11.
 STATE_BYTES = 12_000  # an empty collection: settings, scorer, three indexes, locks
@@ -69,7 +72,8 @@ class CollectionState:
     bank_note: dict[str, Any] | None
     sequence: int
     dn2: LiveDN2
-    rest: VectorIndex  # images that are neither normal nor anomalous
+    rest: "AutoIndex"  # images that are neither normal nor anomalous
+    index_version: int = 0  # of the record's counter when this was loaded: behind it, it is to be renewed
     entries: EntryTable = field(default_factory=EntryTable)
     groups: dict[str, GroupEntry] = field(default_factory=dict)
     compressed: CompressedBank | None = None
@@ -100,12 +104,29 @@ class CollectionState:
                 found[rows] = index.vectors(wanted[rows])
         return found
 
-    def nearest(self, vectors: NDArray[np.float32], k: int, allowed: NDArray[np.int64] | None = None) -> Neighbours:
-        """The k nearest images of any role, nearest first; `allowed` restricts to these pks."""
+    def indexes(self) -> dict[str, "AutoIndex"]:
+        """The three indexes by what they hold."""
+        return {"bank": self.dn2.bank, "anomalous": self.dn2.anomalous, "rest": self.rest}
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether every search finds the true nearest."""
+        return all(index.describe()["exact"] for index in self.indexes().values())
+
+    def nearest(
+        self,
+        vectors: NDArray[np.float32],
+        k: int,
+        allowed: NDArray[np.int64] | None = None,
+        *,
+        is_exact: bool = False,
+    ) -> Neighbours:
+        """The k nearest images of any role, nearest first; `allowed` restricts to these pks.
+
+        `is_exact` asks for the true nearest from a structure that may miss one.
+        """
         found = [
-            index.search(vectors, k, allowed=allowed)
-            for index in (self.dn2.bank, self.dn2.anomalous, self.rest)
-            if len(index)
+            index.search(vectors, k, allowed=allowed, exact=is_exact) for index in self.indexes().values() if len(index)
         ]
         if not found:
             shape = (len(vectors), k)

@@ -7,6 +7,7 @@ from app.db.engine import Database
 from app.embedders import Embedders
 from app.fitted_shelf import FittedShelf
 from app.idempotency import Idempotency
+from app.indexing.files import IndexFiles
 from app.settings import Settings
 from app.shelf import Shelf
 from app.storage import ImageStore, Thumbnails
@@ -23,5 +24,6 @@ class Core:
     embedders: Embedders
     shelf: Shelf
     fitted: FittedShelf
+    index_files: IndexFiles
     idempotency: Idempotency
     clock: Clock

@@ -29,6 +29,9 @@ from app.idempotency import Idempotency
 from app.images.endpoints import router as images_router
 from app.importing.endpoints import router as importing_router
 from app.importing.service import HANDLERS as IMPORTING
+from app.indexing.endpoints import router as indexing_router
+from app.indexing.files import IndexFiles
+from app.indexing.service import HANDLERS as INDEXING
 from app.jobs.endpoints import router as jobs_router
 from app.jobs.lanes import Lanes
 from app.jobs.process import WorkerProcess
@@ -61,12 +64,13 @@ ROUTERS = (
     scorers_router,
     feedback_router,
     upkeep_router,
+    indexing_router,
     duplicates_router,
     snapshots_router,
     jobs_router,
     health_router,
 )
-HANDLERS = {**UPKEEP, **IMPORTING, **DUPLICATES, **SNAPSHOTS, **SCORERS}
+HANDLERS = {**UPKEEP, **IMPORTING, **DUPLICATES, **SNAPSHOTS, **SCORERS, **INDEXING}
 # These write what they receive to a file, under limits of their own.
 UPLOADS = re.compile(r"/v1/collections/[^/]+/(images/import|restore)")
 
@@ -82,6 +86,7 @@ def open_core(settings: Settings, clock: Clock = utc_now) -> Core:
         open_files(settings.image_store_url, settings.image_store_parameters, part, settings.data)
         for part in ("images", "thumbnails")
     )
+    index_files = IndexFiles(settings.data / "indexes")
     return Core(
         settings=settings,
         database=database,
@@ -92,8 +97,10 @@ def open_core(settings: Settings, clock: Clock = utc_now) -> Core:
             database,
             settings.memory_budget_bytes or memory_bytes() // 2,
             settings.follow_wait_s,
+            files=index_files,
         ),
         fitted=FittedShelf(database, settings.scorer_budget_bytes or memory_bytes() // 8),
+        index_files=index_files,
         idempotency=Idempotency(database, settings.idempotency_hours, clock),
         clock=clock,
     )
@@ -102,6 +109,7 @@ def open_core(settings: Settings, clock: Clock = utc_now) -> Core:
 def close_core(core: Core) -> None:
     """Finish accepted work and close what `open_core` opened."""
     core.embedders.close()
+    core.shelf.close()
     core.database.close()
 
 

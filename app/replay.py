@@ -6,7 +6,7 @@ applied under the state's lock, so that searches wait for memory alone and never
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,9 +24,11 @@ from app.db.tables import (
     GroupMemberRow,
     GroupRow,
     ImageRow,
+    IndexFileRow,
     VectorRow,
 )
 from app.entry_columns import EntryColumns
+from app.indexing.files import IndexFiles
 from index import Metric, make_index
 from models.methods.dn2 import DN2Params, LiveDN2
 
@@ -54,12 +56,48 @@ def expected_bytes(session: Session, row: CollectionRow) -> int:
     return facts_bytes(images, counts.get("normal", 0), width) + images * width * 4
 
 
-def load(session: Session, row: CollectionRow) -> CollectionState:
-    """The state of a collection as this session sees it."""
+def load(session: Session, row: CollectionRow, files: IndexFiles | None = None) -> CollectionState:
+    """The state of a collection as this session sees it: from the newest file that is of use, or from the record alone.
+
+    A file spares reading what stood in the record when it was written; what came since is read as always.
+    """
+    state = None if files is None else _from_file(session, row, files)
+    if state is None:
+        state = _empty(session, row)
+    _go_on(session, state, row)
+    return state
+
+
+def _from_file(session: Session, row: CollectionRow, files: IndexFiles) -> CollectionState | None:
+    for file in _useful(session, row):
+        state = _empty(session, row)
+        restored = files.read(files.path(row.id, file.digest), state)
+        if restored is not None:
+            state.dn2, state.entries, state.sequence = restored.dn2, restored.entries, restored.sequence
+            return state
+    return None
+
+
+def _useful(session: Session, row: CollectionRow) -> Sequence[IndexFileRow]:
+    """Files that the record vouches for, newest first, of the active embedding and with no deletion missed."""
+    statement = (
+        select(IndexFileRow)
+        .where(
+            IndexFileRow.collection_id == row.id,
+            IndexFileRow.embedding_id == row.embedding_id,
+            IndexFileRow.sequence >= row.pruned_sequence,
+        )
+        .order_by(IndexFileRow.id.desc())
+    )
+    return session.scalars(statement).all()
+
+
+def _empty(session: Session, row: CollectionRow) -> CollectionState:
+    """A state that holds nothing yet."""
     embedding = session.get_one(EmbeddingRow, row.embedding_id)
     settings = CollectionSettings(**row.settings)
     parameters = DN2Params(k=settings.k, metric=Metric(settings.metric), normalize=settings.normalize)
-    state = CollectionState(
+    return CollectionState(
         id=row.id,
         name=row.name,
         settings=settings,
@@ -71,16 +109,23 @@ def load(session: Session, row: CollectionRow) -> CollectionState:
         bank_note=row.bank_note,
         sequence=NOTHING_YET,
         dn2=LiveDN2(width=embedding.width, params=parameters),
-        rest=make_index("flat", width=embedding.width, metric=parameters.metric),
+        rest=make_index("auto", width=embedding.width, metric=parameters.metric),
+        index_version=row.index_version,
     )
+
+
+def _go_on(session: Session, state: CollectionState, row: CollectionRow) -> None:
+    """Bring a state that nobody else sees up to the record."""
+    changes = _changes(session, state)
+    _remove(state, changes.gone)
     is_reserved = False
     for page in _pages(session, state):
         _apply(state, page)
         if len(page) == PAGE_ROWS and not is_reserved:  # more is to come: room for all of it is claimed at once
             _reserve(session, state)
             is_reserved = True
-    _finish(state, _changes(session, state), row)
-    return state
+    state.groups = {}
+    _finish(state, replace(changes, groups=_groups(session, state.id, NOTHING_YET)), row)
 
 
 def must_reload(row: CollectionRow, state: CollectionState) -> bool:

@@ -12,13 +12,15 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError
 
 from app.collection_state import CollectionState, CompressedBank, GroupEntry
 from app.collections.repository import require
 from app.db.engine import Database
 from app.db.tables import CollectionRow
 from app.entry_columns import ImageEntry, image_key
-from app.errors import Busy
+from app.errors import Busy, NotFound
+from app.indexing.files import IndexFiles
 from app.replay import catch_up, expected_bytes, load, must_reload
 
 __all__ = ["CollectionState", "CompressedBank", "GroupEntry", "ImageEntry", "Shelf", "image_key"]
@@ -27,6 +29,7 @@ log = logging.getLogger("oddity.shelf")
 LOADING_LOCKS = 64  # names share them by hash: a lock for each name ever asked for would never be freed
 LOOK_EVERY_S = 0.02
 FOLLOW_WAIT_S = 5.0
+RENEW_AGAIN_S = 1.0
 
 
 class Shelf:
@@ -42,7 +45,9 @@ class Shelf:
         budget_bytes: int | None = None,
         wait_s: float = FOLLOW_WAIT_S,
         monotonic: Callable[[], float] = time.monotonic,
+        files: IndexFiles | None = None,
     ) -> None:
+        self._files = files
         self._database = database
         self._budget_bytes = budget_bytes
         self._wait_s = wait_s
@@ -52,6 +57,8 @@ class Shelf:
         self._total = 0
         self._lock = threading.Lock()
         self._loading = [threading.Lock() for _ in range(LOADING_LOCKS)]
+        self._renewing: dict[str, threading.Thread] = {}
+        self._closing = threading.Event()
 
     def get(self, name: str, after: int | None = None) -> CollectionState:
         """The state of a collection, following everything committed before this call.
@@ -80,8 +87,12 @@ class Shelf:
 
     def follow(self, state: CollectionState) -> CollectionState | None:
         """Bring a state up to the record; None (and forgotten) when it must be loaded afresh or is gone."""
-        newest = self._database.value(select(CollectionRow.sequence).where(CollectionRow.id == state.id))
-        if newest is not None and state.sequence >= newest:
+        newest = self._database.row(
+            select(CollectionRow.sequence, CollectionRow.index_version).where(CollectionRow.id == state.id)
+        )
+        if newest is not None and state.index_version < newest.index_version:
+            self._renew_soon(state)
+        if newest is not None and state.sequence >= newest.sequence:
             return state
         with state.following, self._database.read() as session:
             row = session.get(CollectionRow, state.id)
@@ -92,6 +103,24 @@ class Shelf:
                 catch_up(session, state, row)
         self._account(state)
         return state
+
+    def load(self, name: str) -> CollectionState:
+        """A state of the caller's own, as the record has the collection now; nobody else sees it. Raises NotFound."""
+        with self._database.read() as session:
+            return load(session, require(session, name), self._files)
+
+    @property
+    def room_bytes(self) -> int | None:
+        """What all collections together may take; None: no limit."""
+        return self._budget_bytes
+
+    def close(self) -> None:
+        """Wait for states that are being renewed; none is begun any more."""
+        self._closing.set()
+        with self._lock:
+            threads = list(self._renewing.values())
+        for thread in threads:
+            thread.join()
 
     def forget(self, state: CollectionState) -> None:
         """Drop a state; the next `get` loads it again."""
@@ -123,11 +152,38 @@ class Shelf:
             with self._database.read() as session:
                 row = require(session, name)
                 self._make_room(expected_bytes(session, row))
-                state = load(session, row)
+                state = load(session, row, self._files)
             with self._lock:
                 self._states[name] = state
             self._account(state)
             return state
+
+    def _renew_soon(self, state: CollectionState) -> None:
+        """Load the collection again beside the state that serves it, and change over: a new file is there for it."""
+        with self._lock:
+            if state.name in self._renewing or self._states.get(state.name) is not state or self._closing.is_set():
+                return
+            thread = threading.Thread(target=self._renew, args=(state,), name="renew-state", daemon=True)
+            self._renewing[state.name] = thread
+        thread.start()
+
+    def _renew(self, state: CollectionState) -> None:
+        try:
+            fresh = self.load(state.name)
+            with self._lock:
+                is_served = self._states.get(state.name) is state
+                if is_served and fresh.id == state.id:
+                    self._states[state.name] = fresh
+            self._account(fresh)
+            log.info("`%s` is served from a state as of change %s", fresh.name, fresh.sequence)
+        except NotFound:
+            pass  # deleted meanwhile; whoever asks next is told
+        except DBAPIError:
+            log.warning("`%s` could not be renewed; it is tried again", state.name, exc_info=True)
+            self._closing.wait(RENEW_AGAIN_S)
+        finally:
+            with self._lock:
+                del self._renewing[state.name]
 
     def _known(self, name: str) -> CollectionState | None:
         with self._lock:

@@ -40,8 +40,8 @@ class PressurePlan:
 
 
 @contextmanager
-def server(environment: dict[str, str], folder: Path) -> Iterator[str]:
-    """The address of `oddity serve` on this folder, as an operator would start it."""
+def running_server(environment: dict[str, str], folder: Path) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+    """The address and the process of `oddity serve` on this folder, as an operator would start it."""
     command = [sys.executable, "-m", "app.cli", "serve", "--port", "0", "--data", str(folder)]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -52,7 +52,7 @@ def server(environment: dict[str, str], folder: Path) -> Iterator[str]:
             else:
                 raise BenchmarkRefused("The server did not start; `oddity serve` says why.")
             threading.Thread(target=process.stderr.read, daemon=True).start()  # so that it never waits for a reader
-            yield line.partition(" at ")[2].partition("/ ")[0]
+            yield line.partition(" at ")[2].partition("/ ")[0], process
         finally:
             process.terminate()
             process.wait(START_S)
@@ -65,7 +65,7 @@ def measure_pressure(
     environment = {**(os.environ if environment is None else environment), "ODDITY_JOBS": "process"}
     with (
         TemporaryDirectory() as folder,
-        server(environment, Path(folder)) as url,
+        running_server(environment, Path(folder)) as (url, _),
         httpx2.Client(base_url=url, timeout=600) as http,
     ):
         say("Filling the collection")

@@ -1,10 +1,13 @@
 """From the name of a kind to an index."""
 
 from importlib import import_module
-from typing import Literal, cast, get_args
+from typing import TYPE_CHECKING, Literal, cast, get_args, overload
 
 from index.contract import Metric, VectorIndex
 from index.errors import KindUnknown
+
+if TYPE_CHECKING:
+    from index.auto import AutoIndex
 
 Kind = Literal["exact", "flat", "auto"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -15,6 +18,14 @@ _CLASSES: dict[Kind, tuple[str, str]] = {
     "flat": ("index.faiss_flat", "FlatIndex"),
     "auto": ("index.auto", "AutoIndex"),
 }
+
+
+@overload
+def make_index(kind: Literal["auto"], *, width: int, metric: Metric) -> "AutoIndex": ...
+
+
+@overload
+def make_index(kind: Kind, *, width: int, metric: Metric) -> VectorIndex: ...
 
 
 def make_index(kind: Kind, *, width: int, metric: Metric) -> VectorIndex:

@@ -179,7 +179,9 @@ class StoredArray:
 
 
 class ArraysFile(Mapping[str, StoredArray]):
-    """The arrays of a file by their names, and its facts. For one thread at a time.
+    """The arrays of a file by their names, its facts, and its digest: the sha256 of the header, which holds all others.
+
+    For one thread at a time.
 
     Views stay usable after `close`.
     """
@@ -188,7 +190,7 @@ class ArraysFile(Mapping[str, StoredArray]):
         self._file = file
         self.name = name
         self._mapping: mmap.mmap | None = None
-        self.facts, places, end = self._read_front()
+        self.facts, self.digest, places, end = self._read_front()
         size = os.fstat(file.fileno()).st_size
         if size != end:
             raise SnapshotDamaged(f"`{name}` must have {end} bytes; got {size}.")
@@ -255,7 +257,7 @@ class ArraysFile(Mapping[str, StoredArray]):
             self._mapping = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
         return np.ndarray(shape, dtype, buffer=self._mapping, offset=offset)
 
-    def _read_front(self) -> tuple[dict[str, Any], dict[str, _Place], int]:
+    def _read_front(self) -> tuple[dict[str, Any], str, dict[str, _Place], int]:
         start = self._file.read(len(MAGIC) + 8)
         length = int.from_bytes(start[len(MAGIC) :], "little")
         if start[: len(MAGIC) - 1] != MAGIC[:-1] or len(start) != len(MAGIC) + 8 or length > HEADER_MAX_BYTES:
@@ -274,7 +276,7 @@ class ArraysFile(Mapping[str, StoredArray]):
             n_bytes = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
             places[one["name"]] = _Place(dtype, shape, offset, n_bytes, one["sha256"])
             offset += _aligned(n_bytes)
-        return header["facts"], places, offset
+        return header["facts"], told.hex(), places, offset
 
 
 def _aligned(n_bytes: int) -> int:

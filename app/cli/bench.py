@@ -28,6 +28,7 @@ from benchmarks.job_pressure import PressurePlan, measure_pressure, pressure_tex
 from benchmarks.made_folders import write_digits, write_textures
 from benchmarks.reference import KS, METRICS, compare, files_needed, reference_text
 from benchmarks.report import accuracy_text, write_report
+from benchmarks.scale import ScalePlan, measure_scale, scale_text
 from models.backbones.embedder import EmbeddingSpec
 from models.errors import ModelsError
 
@@ -178,6 +179,22 @@ def jobs(
     _write(found, out, "job_pressure", pressure_text(found), as_json)
     if not found["is_within_bar"]:
         raise CommandFailed(f"With a job beside it, p99 of a score is {found['ratio']['p99']:.1f} times as long.")
+
+
+@cli.command()
+def scale(
+    rows: Annotated[int, typer.Option(min=100, help="Images of the collection.")] = ScalePlan().rows,
+    queries: Annotated[int, typer.Option(min=1, help="Searches of each kind.")] = ScalePlan().queries,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave out deleting everything, which takes long.")] = False,
+    out: OutOption = Path(".bench"),
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a large collection: building its structure, starting with it, searching, filtering, memory, deleting."""
+    plan = ScalePlan(rows=rows, queries=queries, deletes=not keep)
+    with _sentences(), images_progress() as progress:
+        bar = progress.add_task("Starting", total=None)
+        found = measure_scale(plan, partial(_describe, progress, bar))
+    _write(found, out, f"scale_{rows}", scale_text(found), as_json)
 
 
 @cli.command("all")

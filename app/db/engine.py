@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import alembic.command
 from alembic.config import Config
-from sqlalchemy import URL, Connection, Select, create_engine, event, text
+from sqlalchemy import URL, Connection, Row, Select, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
@@ -103,6 +103,11 @@ class Database:
         with self._writing.begin() as connection:
             answer = connection.execute(text(f"SELECT {function}(:key)"), {"key": key}).scalar()
             yield shared or bool(answer)
+
+    def row(self, statement: Select[*tuple[Any, ...]]) -> Row[*tuple[Any, ...]] | None:
+        """The one row that a statement finds, as the record has it now; as cheap as `value`."""
+        with self._looking.connect() as connection:
+            return connection.execute(statement).one_or_none()
 
     def migrate(self) -> None:
         """Bring the tables to the newest revision, all steps in one transaction.

@@ -51,6 +51,9 @@ class CollectionRow(Base):
     # Deletions up to here are no longer kept: a follower that knows less must read the collection afresh.
     pruned_sequence: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     bank_note: Mapped[dict[str, Any] | None] = mapped_column(JSON, default=None)  # why calibration is biased, if so
+    index_version: Mapped[int] = mapped_column(
+        BigInteger, default=0
+    )  # one step each time that states are to be renewed
     created_at: Mapped[datetime] = mapped_column(DateTime)
     updated_at: Mapped[datetime] = mapped_column(DateTime)
 
@@ -359,4 +362,19 @@ class SnapshotRow(Base):
     facts: Mapped[dict[str, Any]] = mapped_column(JSON)  # counts, embedding, revision
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime] = mapped_column(DateTime)
+
+
+class IndexFileRow(Base):
+    """A file with a collection's state at a sequence, vouched for on whichever machine it lies."""
+
+    __tablename__ = "index_files"
+    __table_args__ = (Index("ix_index_files_collection", "collection_id", "id"), NEVER_AGAIN)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True, autoincrement=True)
+    collection_id: Mapped[int] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"))
+    embedding_id: Mapped[int] = mapped_column(BigInteger)
+    sequence: Mapped[int] = mapped_column(BigInteger)
+    digest: Mapped[str] = mapped_column(String(64))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(DateTime)

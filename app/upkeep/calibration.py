@@ -32,6 +32,7 @@ def run_calibrate(core: Core, context: JobContext) -> dict[str, Any]:
         context.check()
         afresh = fresh_state(core, context)
         k = parameters.k or afresh.settings.k
+        afresh.dn2.recalibrate()  # a file may have brought it
         computed = scorer_of(afresh).calibration(k)
         kept, state = _kept(core, afresh, k)
         if kept is not None:
@@ -78,6 +79,9 @@ def _compare(
             "equal": None,
             "detail": "The collection changed too quickly to compare; the figures are of one sequence.",
         }
+    if not state.is_exact:
+        detail = "Search is approximate here: two calibrations may differ by what a structure misses."
+        return {"equal": None, "detail": detail}
     if np.array_equal(kept.ids, computed.ids) and np.array_equal(kept.scores, computed.scores):
         return {"equal": True}
     core.shelf.forget(state)

@@ -7,7 +7,7 @@ calibration. It locks nothing itself; many may read at once, writing needs every
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,9 @@ from models.leave_one_out import (
     first_kept,
 )
 from models.methods.dn2.maths import mean_of_nearest, unit_rows, weighed_by_known_defects
+
+if TYPE_CHECKING:
+    from index import AutoIndex  # loads FAISS, which no start waits for
 
 K_MAX = 64
 """Largest k on offer."""
@@ -80,10 +83,10 @@ class LiveDN2:
     name: ClassVar[str] = "dn2"
     Params: ClassVar[type[Params]] = DN2Params
 
-    def __init__(self, *, width: int, params: DN2Params, structure: Literal["exact", "flat"] = "flat") -> None:
+    def __init__(self, *, width: int, params: DN2Params) -> None:
         self.params = params
-        self.bank: VectorIndex = make_index(structure, width=width, metric=params.metric)
-        self.anomalous: VectorIndex = make_index(structure, width=width, metric=params.metric)
+        self.bank = make_index("auto", width=width, metric=params.metric)
+        self.anomalous = make_index("auto", width=width, metric=params.metric)
         self._table = LeaveOneOutTable(self.bank)
         # The nearest taught defect of each calibration row. A defect's group does not matter: it stands for
         # itself.
@@ -96,8 +99,8 @@ class LiveDN2:
         cls,
         *,
         params: DN2Params,
-        bank: VectorIndex,
-        anomalous: VectorIndex,
+        bank: "AutoIndex",
+        anomalous: "AutoIndex",
         arrays: Mapping[str, NDArray[Any]],
         grouped: Mapping[int, str],
     ) -> "LiveDN2":

@@ -1,0 +1,1 @@
+"""Collections in memory, written down: index files, the structures in them, and compaction."""

@@ -1,0 +1,235 @@
+"""A state that goes on from a file equals one that was read from the record, and no wrong file is ever believed."""
+
+import random
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sqlalchemy import select, update
+from starlette.testclient import TestClient
+
+from app.collecting.repository import prune_deletions
+from app.core import Core
+from app.db.tables import CollectionRow, IndexFileRow, VectorRow
+from app.indexing import service
+from app.main import create_app
+from app.settings import Settings
+from app.shelf import CollectionState, Shelf
+from tests.app.test_shelf import PICTURES, C, contents, step
+from tests.conftest import add
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are worth it from the first image on."""
+    monkeypatch.setattr(service, "IMAGES_MIN", 1)
+
+
+def core_of(client: TestClient) -> Core:
+    return client.app.state.core
+
+
+def indexed(client: TestClient, kind: str = "compact") -> dict:
+    """Run the job that writes a file; its result."""
+    answer = client.post(f"{C}/{kind}", params={"wait": 30})
+    assert answer.json()["state"] == "succeeded", answer.text
+    return answer.json()["result"]
+
+
+def from_files(core: Core) -> CollectionState:
+    return Shelf(core.database, files=core.index_files).load("c")
+
+
+def from_record(core: Core) -> CollectionState:
+    return Shelf(core.database).load("c")
+
+
+def file_of(core: Core) -> Path:
+    (path,) = core.index_files.folder.glob("*.index")
+    return path
+
+
+def poison(core: Core) -> None:
+    """Change every vector in the record behind everybody's back: whoever reads them now reads zeros."""
+    with core.database.write() as session:
+        session.execute(update(VectorRow).values(vector=bytes(512 * 4)))
+
+
+def same(one: CollectionState, other: CollectionState) -> bool:
+    mine, theirs = contents(one), contents(other)
+    assert mine.pop("calibration") == pytest.approx(theirs.pop("calibration"), rel=1e-6)
+    return mine == theirs
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_file_and_what_came_since_equal_the_record(client: TestClient, seed: int) -> None:
+    chance = random.Random(seed)
+    core = core_of(client)
+    client.put(C, json={"metric": chance.choice(["l2", "cosine"])}).raise_for_status()
+    add(client, "c", {f"i{number}": PICTURES[number] for number in range(6)})
+    for _ in range(12):
+        step(client, chance)
+    indexed(client)
+    assert same(from_files(core), from_record(core))
+    for _ in range(12):
+        step(client, chance)
+    assert same(from_files(core), from_record(core))
+    assert same(core.shelf.get("c"), from_record(core))
+
+
+def test_a_start_reads_the_file_and_not_the_record(client: TestClient) -> None:
+    core = core_of(client)
+    add(client, "c", {f"i{number}": PICTURES[number] for number in range(6)})
+    indexed(client)
+    poison(core)
+    add(client, "c", {"later": PICTURES[7]})
+    loaded = from_files(core)
+    pks = [loaded.entries.find(f"i{number}") for number in range(6)]
+    assert np.abs(loaded.vectors(pks)).max() > 0
+    # The control: what is read from the record is zeros, but for the image that came after.
+    plain = from_record(core)
+    assert np.abs(plain.vectors(pks)).max() == 0
+    later = [plain.entries.find("later")]
+    assert np.array_equal(plain.vectors(later), loaded.vectors(later)) and np.abs(plain.vectors(later)).max() > 0
+
+
+def test_a_restarted_service_answers_as_before(client: TestClient, settings: Settings) -> None:
+    add(client, "c", {f"i{number}": PICTURES[number] for number in range(6)})
+    indexed(client)
+    asked = {"json": {"ids": ["i1", "i3"]}}
+    before = [client.post(f"{C}/{what}", **asked).json() for what in ("anomaly", "query")]
+    poison(core_of(client))
+    with TestClient(create_app(settings)) as again:
+        assert [again.post(f"{C}/{what}", **asked).json() for what in ("anomaly", "query")] == before
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.3, 0.6, 0.9, 0.9999])
+def test_a_flipped_byte_anywhere_sets_the_file_aside(client: TestClient, share: float) -> None:
+    core = core_of(client)
+    add(client, "c", {f"i{number}": PICTURES[number] for number in range(6)})
+    indexed(client)
+    path = file_of(core)
+    bad = bytearray(path.read_bytes())
+    bad[int(share * len(bad))] ^= 1
+    path.write_bytes(bad)
+    assert same(from_files(core), from_record(core))
+    assert not path.exists() and path.with_name(path.name + ".damaged").exists()
+    assert indexed(client)["file"]["sequence"] == core.shelf.get("c").sequence  # the next job writes a good one
+    assert same(from_files(core), from_record(core))
+
+
+@pytest.mark.parametrize("change", ["cut", "longer", "empty", "another file", "gone"])
+def test_a_file_that_is_not_the_one_that_was_written_is_not_believed(client: TestClient, change: str) -> None:
+    core = core_of(client)
+    add(client, "c", {f"i{number}": PICTURES[number] for number in range(6)})
+    indexed(client)
+    path = file_of(core)
+    good = path.read_bytes()
+    if change == "another file":  # whole in itself, but of another moment
+        add(client, "c", {"more": PICTURES[8]})
+        indexed(client)
+        (newer,) = set(core.index_files.folder.glob("*.index")) - {path}
+        newer.write_bytes(good)
+    elif change == "gone":
+        path.unlink()
+    else:
+        path.write_bytes({"cut": good[:-1], "longer": good + b"\0", "empty": b""}[change])
+    assert same(from_files(core), from_record(core))
+
+
+def test_a_file_that_the_record_does_not_vouch_for_is_never_read(client: TestClient) -> None:
+    """As after the database was brought back from a backup that is older than the file."""
+    core = core_of(client)
+    add(client, "c", {f"i{number}": PICTURES[number] for number in range(6)})
+    indexed(client)
+    poison(core)
+    with core.database.write() as session:
+        session.delete(session.scalars(select(IndexFileRow)).one())
+    assert np.abs(from_files(core).vectors([from_files(core).entries.find("i0")])).max() == 0
+
+
+def test_a_file_from_before_pruned_deletions_is_of_no_use(client: TestClient) -> None:
+    core = core_of(client)
+    add(client, "c", {f"i{number}": PICTURES[number] for number in range(6)})
+    indexed(client)
+    client.delete(f"{C}/images/i2").raise_for_status()
+    with core.database.write() as session:
+        row = session.scalars(select(CollectionRow)).one()
+        row.pruned_sequence = row.sequence
+        assert prune_deletions is not None
+    assert same(from_files(core), from_record(core))
+    assert from_files(core).entries.find("i2") is None
+
+
+def test_another_metric_needs_another_file_and_another_k_does_not(client: TestClient) -> None:
+    core = core_of(client)
+    add(client, "c", {f"i{number}": PICTURES[number] for number in range(6)})
+    indexed(client)
+    client.patch(C, json={"k": 3}).raise_for_status()
+    assert same(from_files(core), from_record(core))
+    poison(core)
+    assert np.abs(from_files(core).vectors([1])).max() > 0
+    client.patch(C, json={"metric": "l2"}).raise_for_status()
+    assert np.abs(from_files(core).vectors([1])).max() == 0
+
+
+def test_a_serving_state_changes_over_without_a_pause(client: TestClient) -> None:
+    core = core_of(client)
+    add(client, "c", {f"i{number}": PICTURES[number] for number in range(6)})
+    served = core.shelf.get("c")
+    indexed(client)
+    until = time.monotonic() + 20
+    while core.shelf.get("c") is served and time.monotonic() < until:
+        assert client.post(f"{C}/query", json={"id": "i1"}).status_code == 200
+    assert core.shelf.get("c") is not served
+    assert same(core.shelf.get("c"), from_record(core))
+
+
+def test_what_cut_short_writes_left_goes_with_the_next_file(client: TestClient) -> None:
+    core = core_of(client)
+    add(client, "c", {f"i{number}": PICTURES[number] for number in range(6)})
+    indexed(client)
+    first = file_of(core)
+    left = first.with_name(f"{core.shelf.get('c').id}-unnamed.index.partial")
+    left.write_bytes(b"half")
+    other = first.with_name("4711-unnamed.index.partial")
+    other.write_bytes(b"of a collection that is gone")
+    for number in range(service.repository.FILES_KEPT + 1):
+        add(client, "c", {f"more{number}": PICTURES[number]})
+        indexed(client)
+    assert not left.exists() and not first.exists()
+    assert len(list(core.index_files.folder.glob("*.index"))) == service.repository.FILES_KEPT
+    assert other.exists()
+    client.delete(C)
+    service.submit_due(core, {})
+    assert list(core.index_files.folder.iterdir()) == []
+
+
+def test_jobs_are_queued_for_collections_that_changed_much(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    core, seen = core_of(client), {}
+    add(client, "c", {f"i{number}": PICTURES[number] for number in range(6)})
+    assert service.submit_due(core, seen) == ["c"]
+    until = time.monotonic() + 20
+    while not list(core.index_files.folder.glob("*.index")) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert service.submit_due(core, {}) == []
+    add(client, "c", {"one more": PICTURES[7]})
+    assert service.submit_due(core, seen) == []
+    client.post(f"{C}/images/delete", json={"ids": ["i1", "i2"]}).raise_for_status()
+    assert service.submit_due(core, seen) == ["c"]
+    monkeypatch.setattr(service, "IMAGES_MIN", 1000)
+    assert service.submit_due(core, {}) == []  # the record is as quick
+
+
+def test_compacting_says_what_is_there_and_the_index_can_be_looked_at(client: TestClient) -> None:
+    add(client, "c", {f"i{number}": PICTURES[number] for number in range(6)})
+    client.post(f"{C}/images/delete", json={"ids": ["i1", "i2"]}).raise_for_status()
+    result = indexed(client)
+    assert (result["alive"], result["dead"]) == (4, 0)
+    shown = client.get(f"{C}/index").json()
+    assert shown["exact"] is True and shown["parts"]["bank"]["alive"] == 4
+    assert shown["parts"]["bank"]["structure"] == "flat"
+    assert shown["file"]["sequence"] == shown["sequence"] == result["sequence"]
+    assert client.post("/v1/collections/none/compact").status_code == 404
+    assert client.get("/v1/collections/none/index").status_code == 404

@@ -58,6 +58,8 @@ def read_state(data: bytes, *, method: str, sha256: str) -> FittedState:
         header = json.loads(json.loads(data[8 : 8 + size])["__metadata__"][_HEADER])
     except (SafetensorError, ValueError, LookupError, TypeError) as error:
         raise StateDamaged(f"The state of `{method}` must be safetensors with a header of ours; {error!r}.") from error
+    if not isinstance(header, dict) or not isinstance(header.get("values"), dict):
+        raise StateDamaged(f"The state of `{method}` must have a header of ours; got another. Fit the scorer again.")
     if header.get("format") != FORMAT or header.get("method") != method:
         raise StateDamaged(
             f"The state must be of method `{method}`, format {FORMAT}; got {header.get('method')!r}, format "

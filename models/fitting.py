@@ -57,15 +57,15 @@ def held_out(
         group = groups[row] if groups else None
         units.setdefault(row if group is None else group, []).append(row)
     hashed = {unit: int(keys[unit]) if isinstance(unit, int) else _hash(unit) for unit in units}
-    wanted = min(CALIBRATION_ROWS, max(VERDICT_MIN, round(CALIBRATION_SHARE * n)))
+    needed = max(VERDICT_MIN, bank_min)
+    wanted = min(CALIBRATION_ROWS, max(VERDICT_MIN, min(round(CALIBRATION_SHARE * n), n - needed)))
     aside: list[int] = []
     for unit in sorted(units, key=lambda one: (hashed[one], str(one))):
         if len(aside) >= wanted:
             break
         if 2 * (len(aside) + len(units[unit])) <= n:
             aside += units[unit]
-    left, needed = n - len(aside), max(VERDICT_MIN, bank_min)
-    if len(aside) < VERDICT_MIN or left < needed:
+    if len(aside) < VERDICT_MIN or n - len(aside) < needed:
         raise BankTooSmall(
             f"The bank must hold at least {VERDICT_MIN + needed} normal images, {VERDICT_MIN} of them of other groups "
             f"than the rest, so that {VERDICT_MIN} can be kept for calibration; got {n} images of {len(units)} groups."

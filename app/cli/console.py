@@ -51,3 +51,10 @@ def images_progress() -> Progress:
         TimeRemainingColumn(),
         console=messages(),
     )
+
+
+def steps_progress() -> Progress:
+    """A bar of steps and remaining time, on standard error."""
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=messages()
+    )

@@ -21,6 +21,8 @@ COMMANDS = {
     "ingest": "Add the images of a folder to a collection.",
     "score": "Score the images of a folder; writes a CSV file.",
     "search": "Find the images most like one image.",
+    "fit": "Fit a method to a collection.",
+    "scorers": "List the methods, or the scorers of a collection.",
     "migrate": "Bring the tables of the record to this version.",
     "collect": "Delete files and notes that nobody needs any more; workers do it by themselves.",
     "weights": "List the weights of backbones, or fetch some once.",

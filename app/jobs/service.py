@@ -43,7 +43,8 @@ def submit(
             return get_job(core, answered.body["id"]), True
         with core.database.write() as session:
             now = core.clock()
-            collection_id = None if collection is None else require(session, collection).id
+            # Locked before the job refers to it: two that lock it afterwards would wait for each other.
+            collection_id = None if collection is None else require(session, collection, locked=also is not None).id
             row = JobRow(
                 id=new_id(now),
                 kind=kind,

@@ -6,29 +6,36 @@ segment, and segments of similar size become one, so that there are few of them 
 of times however many come after it.
 """
 
+import itertools
 import mmap
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pyroaring import BitMap
 
 from app.entry_columns import ROLES, EntryColumns, ImageEntry, image_key
+from app.key_index import KeyIndex, bitmap_of, key_indexes
 
 GROWTH = 4  # a segment has at least so many times the images of the next
+INDEX_BYTES_MIN = 16 * 2**20  # of indexes of metadata that are always kept; more where the facts take more
 OVERLAY_SLOTS_BYTES = 300  # of a row of the overlay beside its strings: the entry, and its places in two dictionaries
 
 Pks = Sequence[int] | NDArray[np.int64]
 
 
 class Segment:
-    """Columns in ascending order of pk, and which of their rows are gone."""
+    """Columns in ascending order of pk, which of their rows are gone, and indexes of keys that filters asked for."""
 
     def __init__(self, columns: EntryColumns) -> None:
         self.columns = columns
         self.gone = np.zeros(len(columns), np.bool_)
         self.living = len(columns)
+        self.indexes: dict[str, KeyIndex] = {}
+        self._alive: BitMap | None = None
 
     def rows_of(self, pks: NDArray[np.int64]) -> NDArray[np.intp]:
         """The living row of each of these, -1 for none."""
@@ -40,6 +47,13 @@ class Segment:
         """Mark living rows as gone."""
         self.gone[rows] = True
         self.living -= rows.size
+        self._alive = None
+
+    def alive(self) -> BitMap:
+        """The living rows. Never change it."""
+        if self._alive is None:
+            self._alive = bitmap_of(np.flatnonzero(~self.gone))
+        return self._alive
 
 
 class EntryTable(Mapping[int, ImageEntry]):
@@ -55,6 +69,9 @@ class EntryTable(Mapping[int, ImageEntry]):
         self._overlay: dict[int, ImageEntry] = {}
         self._overlay_pk_of: dict[str, int] = {}
         self._overlay_bytes = 0
+        self._indexing = threading.Lock()  # readers make indexes
+        self._asked: dict[str, int] = {}  # keys that are indexed, and when they were asked for last
+        self._clock = itertools.count()
 
     @classmethod
     def restore(cls, arrays: Mapping[str, NDArray[Any]]) -> "EntryTable":
@@ -209,15 +226,62 @@ class EntryTable(Mapping[int, ImageEntry]):
         return list(found)
 
     @property
+    def segments(self) -> tuple[Segment, ...]:
+        """What filters look at by way of indexes."""
+        return self._segments
+
+    @property
+    def recent(self) -> Collection[ImageEntry]:
+        """Images of no segment, at most `overlay_rows`: filters look at each."""
+        return self._overlay.values()
+
+    def prepare(self, keys: Collection[str]) -> bool:
+        """Index these keys where they are not yet; whether that made anything. No lock is needed.
+
+        The first use of a key decodes all metadata once: about 5 s a million images. Filters that hold the lock do it
+        themselves where it was not done before.
+        """
+        made = [self.index_of(segment, keys)[1] for segment in self._segments]
+        return any(made)
+
+    def index_of(self, segment: Segment, keys: Collection[str]) -> tuple[dict[str, KeyIndex], bool]:
+        """The index of each key over one of the segments, and whether one had to be made."""
+        for key in keys:
+            self._asked[key] = next(self._clock)
+        found = {key: index for key in keys if (index := segment.indexes.get(key)) is not None}
+        if len(found) == len(set(keys)):
+            return found, False
+        with self._indexing:
+            missing = set(keys) - set(segment.indexes)
+            segment.indexes.update(key_indexes(segment.columns, missing))
+            found = {key: segment.indexes[key] for key in keys}
+            self._asked.update(dict.fromkeys(keys, next(self._clock)))
+            self._drop_indexes(keep=keys)
+        return found, True
+
+    @property
     def memory_bytes(self) -> int:
-        """Bytes of its arrays, those mapped from a file left out, and of the overlay's objects."""
+        """Bytes of its arrays, those mapped from a file left out, of the overlay's objects, and of indexes."""
         arrays = sum(
             one.nbytes
             for segment in self._segments
             for one in (segment.gone, *segment.columns.arrays().values())
             if not is_mapped(one)
         )
-        return arrays + self._overlay_bytes
+        return arrays + self._overlay_bytes + self._index_bytes()
+
+    def _index_bytes(self) -> int:
+        return sum(index.memory_bytes for segment in self._segments for index in list(segment.indexes.values()))
+
+    def _drop_indexes(self, keep: Collection[str]) -> None:
+        """Drop indexes, the longest not asked for first, until the rest are no larger than what they are made from."""
+        facts = sum(one.nbytes for segment in self._segments for one in segment.columns.arrays().values())
+        room = max(INDEX_BYTES_MIN, facts) - self._index_bytes()
+        for key in sorted(set(self._asked) - set(keep), key=self._asked.__getitem__):
+            holders = [segment for segment in self._segments if key in segment.indexes]
+            if room < 0 or not holders:
+                del self._asked[key]
+                room += sum(segment.indexes.pop(key).memory_bytes for segment in holders)
 
     def _gather(
         self,

@@ -262,7 +262,7 @@ class EntryColumns:
 
 def image_key(image_id: str) -> int:
     """64 bits that depend on the id alone: they choose calibration rows and halves, whatever the order of arrival."""
-    return int.from_bytes(hashlib.sha256(image_id.encode()).digest()[:8], "big")
+    return int.from_bytes(hashlib.sha256(image_id.encode(*CODEC)).digest()[:8], "big")
 
 
 # Every array by name: its type, its shape after the rows, and (by row) how many more it has than there are images.

@@ -101,7 +101,7 @@ class Shelf:
                 return None
             if row.sequence > state.sequence:
                 catch_up(session, state, row)
-        self._account(state)
+        self.account(state)
         return state
 
     def load(self, name: str) -> CollectionState:
@@ -155,7 +155,7 @@ class Shelf:
                 state = load(session, row, self._files)
             with self._lock:
                 self._states[name] = state
-            self._account(state)
+            self.account(state)
             return state
 
     def _renew_soon(self, state: CollectionState) -> None:
@@ -192,7 +192,8 @@ class Shelf:
                 self._states.move_to_end(name)
             return state
 
-    def _account(self, state: CollectionState) -> None:
+    def account(self, state: CollectionState) -> None:
+        """Count a state anew, and make room for what it has grown by: also when looking at it made it larger."""
         size = state.memory_bytes()
         with self._lock:
             if self._states.get(state.name) is state:

@@ -24,6 +24,9 @@ def query(core: Core, name: str, uploads: Sequence[Upload], parameters: QueryPar
     """
     state = core.shelf.get(name, parameters.after)
     _exactly_one(uploads, parameters)
+    chosen = parse_filter(parameters.filter)
+    if not chosen.is_empty and state.entries.prepare(chosen.keys):
+        core.shelf.account(state)
     problems: dict[int, dict[str, Any]] = {}
     left_out: list[set[int]]
     if uploads or parameters.ids:
@@ -38,7 +41,7 @@ def query(core: Core, name: str, uploads: Sequence[Upload], parameters: QueryPar
     for place, fault in problems.items():
         results[place] = {"problem": fault}
     with state.lock.read():
-        allowed = _allowed(state, parameters.filter)
+        allowed = None if chosen.is_empty else chosen.fitting(state.entries)
         margin = max((len(one) for one in left_out), default=0)
         if len(vectors):
             nearest = state.nearest(vectors, parameters.k + margin, allowed)
@@ -104,20 +107,6 @@ def _example_vector(positive: NDArray[np.float32], negative: NDArray[np.float32]
     if len(negative):
         wanted = 2 * wanted - negative.mean(axis=0)
     return wanted
-
-
-def _allowed(state: CollectionState, given: Any) -> NDArray[np.int64] | None:
-    chosen = parse_filter(given)
-    if chosen.is_empty:
-        return None
-    fits = [
-        entry.pk
-        for entry in state.entries.values()
-        if chosen.accepts(
-            {"id": entry.image_id, "role": entry.role, "label": entry.label, "group": entry.group}, entry.metadata
-        )
-    ]
-    return np.array(fits, np.int64)
 
 
 def _shown(

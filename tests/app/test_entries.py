@@ -117,7 +117,7 @@ def test_what_is_not_there(table: EntryTable) -> None:
                 look([6, pk])
     assert "6" not in table
     assert table.find("nobody") is None and table.find(made(4).image_id) is None
-    assert EntryTable().find("nobody") is None
+    assert EntryTable().find("nobody") is None and table.find("\ud800") is None
     assert EntryTable().counts() == dict.fromkeys(ROLES, 0)
 
 

@@ -238,7 +238,7 @@ class EntryTable(Mapping[int, ImageEntry]):
     def prepare(self, keys: Collection[str]) -> bool:
         """Index these keys where they are not yet; whether that made anything. No lock is needed.
 
-        The first use of a key decodes all metadata once: about 5 s a million images. Filters that hold the lock do it
+        The first use of a key decodes all metadata once: some seconds a million images. Filters that hold the lock do it
         themselves where it was not done before.
         """
         made = [self.index_of(segment, keys)[1] for segment in self._segments]

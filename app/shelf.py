@@ -174,7 +174,7 @@ class Shelf:
                 is_served = self._states.get(state.name) is state
                 if is_served and fresh.id == state.id:
                     self._states[state.name] = fresh
-            self._account(fresh)
+            self.account(fresh)
             log.info("`%s` is served from a state as of change %s", fresh.name, fresh.sequence)
         except NotFound:
             pass  # deleted meanwhile; whoever asks next is told

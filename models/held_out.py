@@ -8,7 +8,7 @@ The calibration images are no part of this: whoever fits has held them back befo
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,9 +83,17 @@ def split(
     return Split(fit=by_key[~chosen], held_out=by_key[chosen])
 
 
-def bank_rows(reference: Reference, *, method: str, bank_min: int, share: float = HELD_OUT_SHARE) -> BankRows:
-    """The vectors of a bank, with the mark which of them a fit holds out.
+def bank_rows(
+    reference: Reference,
+    *,
+    method: str,
+    bank_min: int,
+    share: float = HELD_OUT_SHARE,
+    read: Callable[[Inputs], NDArray[np.float32]] | None = None,
+) -> BankRows:
+    """The vectors of a bank, or what `read` makes of each batch, with the mark which of them a fit holds out.
 
+    Shapes: `read` gives (B, D) for a batch of B images.
     Memory: 4 N D bytes, twice while they are put in order.
 
     Raises:
@@ -101,11 +109,11 @@ def bank_rows(reference: Reference, *, method: str, bank_min: int, share: float 
     parts = split(reference.keys, reference.groups, share=share)
     order = np.lexsort((np.arange(size), reference.keys))
     ids = np.concatenate([inputs.ids for inputs in reference.bank])
-    return BankRows(
-        vectors=stacked_vectors(reference.bank, method=method)[order],
-        ids=ids[order],
-        is_held_out=np.isin(order, parts.held_out),
-    )
+    if read is None:
+        rows = stacked_vectors(reference.bank, method=method)
+    else:
+        rows = np.concatenate([read(inputs) for inputs in reference.bank])
+    return BankRows(vectors=rows[order], ids=ids[order], is_held_out=np.isin(order, parts.held_out))
 
 
 def stacked_vectors(batches: Sequence[Inputs], *, method: str, width: int | None = None) -> NDArray[np.float32]:

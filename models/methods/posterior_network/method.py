@@ -17,7 +17,7 @@ from models.methods.posterior_network.network import PosteriorNet, bayesian_loss
 from models.training import TrainingPlan, each_alone, part_of, seeded, train
 
 BANK_MIN = 32
-IMAGES_PER_CLASS = 8  # of the bank, at least, on average over its pseudo-classes
+IMAGES_PER_CLASS = 16  # of the bank, at least, on average over its pseudo-classes
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -35,7 +35,7 @@ class PosteriorNetworkParams(Params):
     flow_layers: int = Field(default=8, ge=1, le=32, description="Radial layers of each class's flow.")
     hidden: int = Field(default=64, ge=8, le=512, description="Width of the encoder's hidden layers.")
     pseudo_classes: int = Field(
-        default=8, ge=2, le=64, description="Clusters of the bank that serve as its classes, at most one per 8 images."
+        default=8, ge=2, le=64, description="Clusters of the bank that serve as its classes, at most one per 16 images."
     )
     evidence: Evidence = Field(
         default=Evidence.BANK,
@@ -45,7 +45,7 @@ class PosteriorNetworkParams(Params):
         default=1e-5, ge=0.0, le=1.0, description="Weight of the Dirichlet distribution's entropy in the loss, per nat."
     )
     warm_up: int = Field(
-        default=10, ge=0, le=200, description="Passes over the bank that first bring every flow over its class."
+        default=20, ge=0, le=200, description="Passes over the bank that first bring every flow over its class."
     )
     epochs: int = Field(default=60, ge=1, le=500, description="Passes over the bank, at most.")
     learning_rate: float = Field(default=5e-3, gt=0.0, le=1.0, description="Step of the optimiser (Adam).")

@@ -148,12 +148,12 @@ def gradient_norm(classes):
 def test_one_class_alone_teaches_nothing_so_the_bank_is_cut_into_several():
     assert gradient_norm(1) == 0
     assert gradient_norm(2) > 1e-6  # negative control
-    _, vectors = kinds(2, n=40)
+    _, vectors = kinds(2, n=64)
     scorer = PosteriorNetwork(PosteriorNetworkParams(**(QUICK | {"epochs": 1, "warm_up": 0}))).fit(
         bank_of(vectors), seed=0
     )
     assert scorer.bank_classes == 4
-    assert sum(scorer.counts) == 34
+    assert sum(scorer.counts) == 54
 
 
 def test_the_warm_up_reaches_a_class_without_density():

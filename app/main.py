@@ -36,7 +36,7 @@ from app.jobs.endpoints import router as jobs_router
 from app.jobs.lanes import Lanes
 from app.jobs.process import WorkerProcess
 from app.limits import Slots
-from app.memory import memory_bytes
+from app.memory import memory_bytes, memory_for_collections
 from app.page import router as page_router
 from app.remote_storage import open_files
 from app.scorers.endpoints import router as scorers_router
@@ -75,8 +75,11 @@ HANDLERS = {**UPKEEP, **IMPORTING, **DUPLICATES, **SNAPSHOTS, **SCORERS, **INDEX
 UPLOADS = re.compile(r"/v1/collections/[^/]+/(images/import|restore)")
 
 
-def open_core(settings: Settings, clock: Clock = utc_now) -> Core:
-    """Open the record (migrating it), the image store and everything derived from them."""
+def open_core(settings: Settings, clock: Clock = utc_now, memory_share: int = 1) -> Core:
+    """Open the record (migrating it), the image store and everything derived from them.
+
+    Collections are kept in one `memory_share`-th of the memory that the settings allow.
+    """
     settings.data.mkdir(parents=True, exist_ok=True)
     threads = settings.threads or len(os.sched_getaffinity(0))
     set_threads(threads)
@@ -95,7 +98,7 @@ def open_core(settings: Settings, clock: Clock = utc_now) -> Core:
         embedders=Embedders(settings, threads),
         shelf=Shelf(
             database,
-            settings.memory_budget_bytes or memory_bytes() // 2,
+            memory_for_collections(settings) // memory_share,
             settings.follow_wait_s,
             files=index_files,
         ),

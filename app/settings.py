@@ -161,6 +161,14 @@ class Settings(BaseSettings):
         int, Field(ge=0, le=19, description="How far a worker process stands back for the server; 0: not at all.")
     ] = 10
 
+    index_every_s: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=86_400,
+            description="How often a worker looks for large collections that have outgrown their index file; 0: never.",
+        ),
+    ] = 10.0
     collect_every_s: Annotated[
         float,
         Field(

@@ -109,11 +109,6 @@ class Shelf:
         with self._database.read() as session:
             return load(session, require(session, name), self._files)
 
-    @property
-    def room_bytes(self) -> int | None:
-        """What all collections together may take; None: no limit."""
-        return self._budget_bytes
-
     def close(self) -> None:
         """Wait for states that are being renewed; none is begun any more."""
         self._closing.set()

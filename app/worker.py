@@ -10,7 +10,6 @@ from io import FileIO
 from app.core import Core
 from app.jobs.lanes import Lanes
 from app.main import HANDLERS, close_core, open_core
-from app.memory import memory_bytes
 from app.settings import Settings
 
 log = logging.getLogger("oddity.jobs")
@@ -25,10 +24,9 @@ def handed_settings(orders: FileIO) -> Settings | None:
 
 
 def worker_settings(settings: Settings) -> Settings:
-    """The settings that a worker opens the record with: few threads, and less memory than a server."""
+    """The settings that a worker opens the record with: few threads."""
     threads = settings.job_threads or max(1, len(os.sched_getaffinity(0)) // 2)
-    budget = (settings.memory_budget_bytes or memory_bytes() // 2) // MEMORY_SHARE
-    return settings.model_copy(update={"threads": threads, "memory_budget_bytes": max(budget, 2**20)})
+    return settings.model_copy(update={"threads": threads})
 
 
 def work(settings: Settings, orders: FileIO | None = None) -> None:
@@ -41,7 +39,7 @@ def work(settings: Settings, orders: FileIO | None = None) -> None:
     for one in (signal.SIGTERM, signal.SIGINT):
         signal.signal(one, lambda *_: ended.set())
     os.nice(settings.job_niceness)
-    core = open_core(worker_settings(settings))
+    core = open_core(worker_settings(settings), memory_share=MEMORY_SHARE)
     lanes = Lanes(core, HANDLERS, settings.job_workers)
     lanes.start()
     if orders is not None:

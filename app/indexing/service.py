@@ -17,6 +17,7 @@ from app.indexing import repository
 from app.jobs.context import JobContext
 from app.jobs.runner import Handler
 from app.jobs.service import submit
+from app.memory import memory_for_collections
 from app.upkeep.fresh import fresh_state
 from index.threads import threads as search_threads
 
@@ -145,9 +146,10 @@ def _renew(core: Core, context: JobContext, *, is_compacting: bool) -> dict[str,
 def _build(core: Core, context: JobContext, state: CollectionState, is_compacting: bool) -> dict[str, Any]:
     """Build and adopt what is due in each index of a state that is the job's own; what that was."""
     built: dict[str, Any] = {}
+    room = memory_for_collections(core.settings)  # of a server: that is who will search
     is_other = False
     for part, index in state.indexes().items():
-        plan = index.upkeep_due(core.shelf.room_bytes, compact=is_compacting)
+        plan = index.upkeep_due(room, compact=is_compacting)
         if plan is None:
             continue
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 
 from app.collecting.collector import Collector
 from app.core import Core
+from app.indexing.watch import IndexWatch
 from app.jobs.runner import Handler, Runner
 
 # Minutes at most, and somebody waits for the result. Every other kind (import, restore, fit, train) may take hours.
@@ -25,6 +26,7 @@ class Lanes:
         quick = {kind: handler for kind, handler in handlers.items() if kind in QUICK}
         self._runners = [Runner(core, given) for given in (*[handlers] * workers, quick) if given]
         self._collector = Collector(core) if handlers else None
+        self._index_watch = IndexWatch(core, self.wake) if handlers else None
 
     def start(self) -> None:
         """Begin to work."""
@@ -32,6 +34,8 @@ class Lanes:
             runner.start()
         if self._collector is not None:
             self._collector.start()
+        if self._index_watch is not None:
+            self._index_watch.start()
 
     def wake(self) -> None:
         """Look for work now."""
@@ -45,5 +49,7 @@ class Lanes:
         until = self._monotonic() + timeout_s
         if self._collector is not None:
             self._collector.stop()
+        if self._index_watch is not None:
+            self._index_watch.stop()
         ended = [runner.stop(max(0.0, until - self._monotonic())) for runner in self._runners]
         return all(ended)

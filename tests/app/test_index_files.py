@@ -233,3 +233,14 @@ def test_compacting_says_what_is_there_and_the_index_can_be_looked_at(client: Te
     assert shown["file"]["sequence"] == shown["sequence"] == result["sequence"]
     assert client.post("/v1/collections/none/compact").status_code == 404
     assert client.get("/v1/collections/none/index").status_code == 404
+
+
+def test_a_running_service_writes_files_by_itself(settings: Settings) -> None:
+    with TestClient(create_app(settings.model_copy(update={"index_every_s": 0.05}))) as client:
+        core = core_of(client)
+        add(client, "c", {f"i{number}": PICTURES[number] for number in range(6)})
+        until = time.monotonic() + 30
+        while client.get(f"{C}/index").json()["file"] is None and time.monotonic() < until:
+            time.sleep(0.02)
+        assert client.get(f"{C}/index").json()["file"] is not None
+        assert same(from_files(core), from_record(core))

@@ -238,8 +238,8 @@ class EntryTable(Mapping[int, ImageEntry]):
     def prepare(self, keys: Collection[str]) -> bool:
         """Index these keys where they are not yet; whether that made anything. No lock is needed.
 
-        The first use of a key decodes all metadata once: some seconds a million images. Filters that hold the lock do it
-        themselves where it was not done before.
+        The first use of a key decodes all metadata once: some seconds a million images. Filters that hold the lock
+        do it themselves where it was not done before.
         """
         made = [self.index_of(segment, keys)[1] for segment in self._segments]
         return any(made)

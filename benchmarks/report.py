@@ -25,13 +25,18 @@ def write_report(found: dict[str, Any], out: Path, name: str, body: Iterable[str
         f"`{where['command']}`",
         "",
         f"Commit {where['commit']}, {where['date']}; {where['machine']['processor']}, "
-        f"{where['machine']['cores']} cores; weights: {found['weights']}, "
-        f"fingerprint {found['embedding']['fingerprint'][:12]}.",
+        f"{where['machine']['cores']} cores{_embedding(found)}.",
         "",
-        *([UNTRAINED, ""] if found["weights"] == "stand-in" else []),
+        *([UNTRAINED, ""] if found.get("weights") == "stand-in" else []),
     ]
     as_text.write_text("\n".join([*head, *body]) + "\n", encoding="utf-8")
     return as_json, as_text
+
+
+def _embedding(found: dict[str, Any]) -> str:
+    if "weights" not in found:  # nothing was embedded
+        return ""
+    return f"; weights: {found['weights']}, fingerprint {found['embedding']['fingerprint'][:12]}"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -23,6 +23,9 @@ from benchmarks.accuracy import PROTOCOLS, AccuracyPlan, measure_accuracy
 from benchmarks.embedding import embed_files
 from benchmarks.errors import BenchmarkRefused
 from benchmarks.false_alarms import Plan, measure_pool, report_text, write
+from benchmarks.filters import ROWS as FILTER_ROWS
+from benchmarks.filters import filters_text
+from benchmarks.filters import run as measure_filters
 from benchmarks.folders import cases, read_layout
 from benchmarks.job_pressure import PressurePlan, measure_pressure, pressure_text
 from benchmarks.made_folders import write_digits, write_textures
@@ -195,6 +198,19 @@ def scale(
         bar = progress.add_task("Starting", total=None)
         found = measure_scale(plan, partial(_describe, progress, bar))
     _write(found, out, f"scale_{rows}", scale_text(found), as_json)
+
+
+@cli.command()
+def filters(
+    rows: Annotated[int, typer.Option(min=1000, help="Images of the table.")] = FILTER_ROWS,
+    out: OutOption = Path(".bench"),
+    as_json: JsonOption = False,
+) -> None:
+    """Measure filters on metadata: the first use of a key, a filter at several selectivities, memory an image."""
+    with images_progress() as progress:
+        bar = progress.add_task("Starting", total=None)
+        found = measure_filters(rows, partial(_describe, progress, bar))
+    _write(found, out, f"filters_{rows}", filters_text(found), as_json)
 
 
 @cli.command("all")

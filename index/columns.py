@@ -2,8 +2,9 @@
 
 import logging
 import mmap
+import os
 import tempfile
-from os import posix_fallocate
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,9 @@ class _ScratchFile:
     """A file without a name, all of whose blocks are claimed before they are mapped."""
 
     def __init__(self, folder: Path) -> None:
-        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - lives as long as the column
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+            self.handle = os.dup(file.fileno())
+        weakref.finalize(self, os.close, self.handle)
         self.mapping: mmap.mmap | None = None
 
     def mapped(self, n_bytes: int) -> mmap.mmap:
@@ -47,9 +50,9 @@ class _ScratchFile:
         Raises:
             OSError: the disk is full. Without the claim, writing to the mapping would end the process.
         """
-        posix_fallocate(self._file.fileno(), 0, n_bytes)
+        os.posix_fallocate(self.handle, 0, n_bytes)
         if self.mapping is None or len(self.mapping) < n_bytes:
-            self.mapping = mmap.mmap(self._file.fileno(), n_bytes)
+            self.mapping = mmap.mmap(self.handle, n_bytes)
         return self.mapping
 
     def release(self, first: int) -> None:

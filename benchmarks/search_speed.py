@@ -1,26 +1,34 @@
-"""Search against FAISS, hnswlib and usearch, side by side in one run: time, recall, memory.
+"""Search against FAISS, hnswlib and usearch, side by side in one run: time, recall, memory; filters; restarts.
 
 hnswlib and usearch are measured where they are installed: `pip install hnswlib usearch`.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
 
-import faiss
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.report import table
+from benchmarks.search_peers import Search, SearchWith, hnswlib, installed, plain_faiss, usearch
+from benchmarks.search_text import search_text
 from benchmarks.setting import setting
-from index import Metric, Neighbours, StructureName, VectorIndex, set_threads
+from index import (
+    Metric,
+    Neighbours,
+    StructureName,
+    choose_structure,
+    open_arrays,
+    set_scratch_folder,
+    set_threads,
+    write_arrays,
+)
 from index.auto import AutoIndex, Plan
-from index.faiss_scan import SHIPPED_LIMIT
 
 K = 10
 RECALL = 0.99
@@ -29,110 +37,127 @@ QUERIES = 256
 BATCHES = (1, 16, 64)
 BARS = {1: 3.0, 16: 4.0, 64: 8.0}  # times as fast as `IndexFlatL2`
 SHARES = (0.001, 0.01, 0.1, 0.5)
-LINKS = 16
-BUILD_BREADTH = 120
+SPREADS = (0.1, 0.01)  # of clusters: a tenth and a hundredth of the distance between two
 BREADTHS = (12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768)
-PARTS = ("exact", "approximate", "filtered")
+PARTS = ("exact", "approximate", "filtered", "restart")
+STRUCTURES: tuple[StructureName, ...] = ("scan", "ivf", "hnsw")
+DRAWN_ROWS = 65_536  # at a time
+ALONE_REPETITIONS = 50  # at least: single queries take less than the clock of a busy machine can tell
+FILTERED_REPETITIONS = 15
 
-Search = Callable[[NDArray[np.float32]], Neighbours]
+Tell = Callable[[str, dict[str, Any]], None]
 
 
 def run(
     out: Path,
     rows: int = 100_000,
     *,
+    exact_rows: int = 100_000,
     width: int = 512,
     parts: Sequence[str] = PARTS,
     repetitions: int = 9,
     threads: int = 2,
     seed: int = 0,
-    vectors: NDArray[np.float32] | None = None,
+    vectors: Path | None = None,
 ) -> tuple[Path, Path]:
-    """Paths of `search_speed.json` and `search_speed.md`.
+    """Paths of `search_speed.json` and `search_speed.md`, which are written anew after each row of the report.
 
-    `vectors`, where given, are searched in place of drawn clusters; the last 256 of them are the queries.
+    `exact_rows` are searched exactly, `rows` by structures, through filters and after a restart. `vectors`, a .npy
+    file, takes the place of drawn rows in the latter; its last 256 are the queries, at most `rows` of it are stored.
+
+    Memory: at a million rows of width 512, about 9 GB: the rows twice, our structures and one peer at a time.
     """
     set_threads(threads)
     torch.set_num_threads(threads)
     found: dict[str, Any] = {
         "rows": rows,
+        "exact_rows": exact_rows,
         "width": width,
         "threads": threads,
         "repetitions": repetitions,
         "seed": seed,
-        "peers": {name: _version(name) for name in ("faiss-cpu", "hnswlib", "usearch")},
+        "k": K,
+        "vectors": None if vectors is None else str(vectors),
+        "peers": {name: installed(name) for name in ("faiss-cpu", "hnswlib", "usearch")},
+        "setting": setting(),
     }
-    data = dict(_data(rows, width, seed, vectors, parts))
+
+    def tell(part: str, row: dict[str, Any]) -> None:
+        found.setdefault(part, []).append(row)
+        print(f"{part}: {json.dumps(row)}", flush=True)
+        _write(found, out)
+
     if "exact" in parts:
-        found["exact"] = [
-            _exact(name, *pair, repetitions, threads) for name, pair in data.items() if name != "spectrum"
-        ]
-    name = "given" if vectors is not None else "spectrum"
-    if "approximate" in parts or "filtered" in parts:
-        stored, queries = data[name]
-        indexes = _built(stored, seed, threads)
+        for name, spread in (("gaussian", None), *((f"clusters {spread:g}", spread) for spread in SPREADS)):
+            _exact(tell, name, *_drawn(exact_rows, width, seed, spread), repetitions, threads)
+    if set(parts) - {"exact"}:
+        stored, queries = _embeddings(rows, width, seed) if vectors is None else _given(vectors, rows)
+        found["data"] = "drawn" if vectors is None else vectors.stem
+        found["rows"], found["width"] = stored.shape
+        index = AutoIndex(width=stored.shape[1], metric=Metric.L2)
+        index.add(np.arange(len(stored)), stored)
+        truth = index.search(queries, K, exact=True)
+        for structure in STRUCTURES:
+            facts = _put_in_use(index, structure, seed, threads)
+            if "approximate" in parts:
+                _ours(tell, index, structure, facts, queries, truth, repetitions)
+            if "filtered" in parts and facts["built"]:
+                _filtered(tell, index, stored, queries, repetitions, seed)
         if "approximate" in parts:
-            found["approximate"] = {
-                "data": name,
-                "systems": _approximate(indexes, stored, queries, repetitions, threads),
-            }
-        if "filtered" in parts:
-            found["filtered"] = {"data": name, "cases": _filtered(indexes, stored, queries, repetitions, seed)}
+            _peers(tell, index, stored, queries, truth, repetitions, threads)
+        if "restart" in parts:
+            _put_in_use(index, choose_structure(*stored.shape), seed, threads)
+            _restart(tell, index, queries, out, threads)
     return _write(found, out)
 
 
-def _data(
-    rows: int, width: int, seed: int, vectors: NDArray[np.float32] | None, parts: Sequence[str]
-) -> Iterator[tuple[str, tuple[NDArray[np.float32], NDArray[np.float32]]]]:
-    """Names of data sets, each with its rows and queries."""
+def _drawn(rows: int, width: int, seed: int, spread: float | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Rows and queries: Gaussian, or in clusters of a hundred, as pictures of one scene are."""
     random = np.random.default_rng(seed)
     n = rows + QUERIES
-    if "exact" in parts:
-        yield "gaussian", _split(random.standard_normal((n, width), dtype=np.float32))
+    drawn = random.standard_normal((n, width), dtype=np.float32)
+    if spread is not None:
         centres = np.maximum(random.standard_normal((max(1, rows // 100), width), dtype=np.float32), 0)
-        for spread in (0.1, 0.01):  # a hundred pictures of each scene: a tenth, a hundredth of the distance between two
-            tight = centres[random.integers(0, len(centres), n)]
-            yield (
-                f"clusters {spread:g}",
-                _split(tight + np.float32(spread) * random.standard_normal(tight.shape, np.float32)),
-            )
-    if vectors is not None:
-        yield "given", _split(vectors)
-    elif set(parts) != {"exact"}:
-        # A spectrum that falls as one over the root, and centres whose neighbourhoods touch: as embeddings have.
-        axes = random.standard_normal((width, width), dtype=np.float32)
-        axes *= (np.arange(1, width + 1, dtype=np.float32) ** -0.5)[:, None]
-        centres = random.standard_normal((max(1, rows // 100), width), dtype=np.float32)
-        drawn = centres[random.integers(0, len(centres), n)]
-        drawn += random.standard_normal(drawn.shape, dtype=np.float32)
-        yield "spectrum", _split(drawn @ axes)
+        drawn *= np.float32(spread)
+        drawn += centres[random.integers(0, len(centres), n)]
+    return drawn[:rows], drawn[rows:]
 
 
-def _split(drawn: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    return np.ascontiguousarray(drawn[:-QUERIES]), np.ascontiguousarray(drawn[-QUERIES:])
+def _embeddings(rows: int, width: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Rows and queries whose spectrum falls as one over the root and whose neighbourhoods touch, as embeddings have."""
+    random = np.random.default_rng(seed)
+    axes = random.standard_normal((width, width), dtype=np.float32)
+    axes *= (np.arange(1, width + 1, dtype=np.float32) ** -0.5)[:, None]
+    centres = random.standard_normal((max(1, rows // 100), width), dtype=np.float32)
+    drawn = np.empty((rows + QUERIES, width), dtype=np.float32)
+    for start in range(0, len(drawn), DRAWN_ROWS):
+        some = drawn[start : start + DRAWN_ROWS]
+        block = random.standard_normal(some.shape, dtype=np.float32)
+        block += centres[random.integers(0, len(centres), len(some))]
+        np.matmul(block, axes, out=some)
+    return drawn[:rows], drawn[rows:]
+
+
+def _given(path: Path, rows: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    vectors = np.load(path, mmap_mode="r")
+    stored = np.ascontiguousarray(vectors[:-QUERIES][:rows], dtype=np.float32)
+    return stored, np.ascontiguousarray(vectors[-QUERIES:], dtype=np.float32)
 
 
 def _exact(
+    tell: Tell,
     name: str,
     stored: NDArray[np.float32],
     queries: NDArray[np.float32],
     repetitions: int,
     threads: int,
-) -> dict[str, Any]:
+) -> None:
     """Time of each batch, ours and that of FAISS as shipped and as it is fastest."""
-    plain = faiss.IndexFlatL2(stored.shape[1])
-    plain.add(stored)
-
-    def shipped(asked: NDArray[np.float32], limit: int = SHIPPED_LIMIT) -> Neighbours:
-        faiss.omp_set_num_threads(threads)
-        faiss.cvar.distance_compute_blas_threshold = limit
-        distances, ids = plain.search(asked, K)
-        return Neighbours(ids, np.sqrt(np.maximum(distances, 0)))
-
-    def tuned(asked: NDArray[np.float32]) -> Neighbours:
-        return shipped(asked, 4 * stored.shape[1])
-
-    (flat, _), (scan, coding_s) = (_filled(kind, stored, 0, threads) for kind in ("flat", "scan"))
+    shipped, tuned = plain_faiss(stored, K, threads)
+    flat, scan = (AutoIndex(width=stored.shape[1], metric=Metric.L2) for _ in range(2))
+    for index in (flat, scan):
+        index.add(np.arange(len(stored)), stored)
+    coding = _put_in_use(scan, "scan", 0, threads)
     searches: dict[str, Search] = {
         "faiss": shipped,
         "faiss tuned": tuned,
@@ -140,23 +165,26 @@ def _exact(
         "scan": lambda asked: scan.search(asked, K),
     }
     judged = queries[:16]
-    batches = []
     for size in BATCHES:
         asked = [queries[first : first + size] for first in range(0, QUERIES - size + 1, size)]
         times, processor = _interleaved(searches, asked, repetitions)
-        batches.append(
+        tell(
+            "exact",
             {
+                "data": name,
                 "batch": size,
                 "ms": {one: 1e3 * float(np.median(taken)) for one, taken in times.items()},
                 "processor_ms": {one: 1e3 * float(np.median(taken)) for one, taken in processor.items()},
                 "times_faiss": {one: _ratio(times["faiss"], taken) for one, taken in times.items()},
                 "times_faiss_processor": {one: _ratio(processor["faiss"], taken) for one, taken in processor.items()},
                 "bar": BARS[size],
-                "right": {one: _right(searches[one](judged[:size]), stored, judged[:size]) for one in searches},
-            }
+                "right": {
+                    one: _right(search(judged[:size]), stored, judged[:size]) for one, search in searches.items()
+                },
+                "build_s": coding["build_s"],
+                "bytes_per_vector": {one: _bytes_each(index) for one, index in (("flat", flat), ("scan", scan))},
+            },
         )
-    bytes_each = {kind: _bytes(index) / len(stored) for kind, index in (("flat", flat), ("scan", scan))}
-    return {"data": name, "batches": batches, "coding_s": coding_s, "bytes_per_vector": bytes_each}
 
 
 def _interleaved(
@@ -192,255 +220,205 @@ def _right(found: Neighbours, stored: NDArray[np.float32], asked: NDArray[np.flo
     return float(np.mean(right))
 
 
-def _built(stored: NDArray[np.float32], seed: int, threads: int) -> dict[str, tuple[VectorIndex, float]]:
-    """Our indexes over the rows, each with the seconds it took to build."""
-    indexes: dict[str, tuple[VectorIndex, float]] = {}
-    for kind in ("scan", "hnsw", "ivf"):
-        indexes[kind] = _filled(kind, stored, seed, threads)
-    return indexes
-
-
-def _filled(kind: StructureName, stored: NDArray[np.float32], seed: int, threads: int) -> tuple[AutoIndex, float]:
-    """Our index in one of its states, and the seconds that the structure took to build."""
-    index = AutoIndex(width=stored.shape[1], metric=Metric.L2)
-    index.add(np.arange(len(stored)), stored)
+def _put_in_use(index: AutoIndex, structure: StructureName, seed: int, threads: int) -> dict[str, Any]:
+    """Seconds that the build took, and whether the structure reached its recall and is in use now."""
     began = perf_counter()
-    index.adopt(index.build(Plan(kind, "to be measured"), seed=seed, threads=threads))
-    return index, perf_counter() - began
+    built = index.build(Plan(structure, "to be measured"), seed=seed, threads=threads)
+    seconds = perf_counter() - began
+    index.adopt(built)
+    return {"build_s": seconds, "built": built is not None}
 
 
-def _approximate(
-    indexes: dict[str, tuple[VectorIndex, float]],
+def _ours(
+    tell: Tell,
+    index: AutoIndex,
+    structure: StructureName,
+    facts: dict[str, Any],
+    queries: NDArray[np.float32],
+    truth: Neighbours,
+    repetitions: int,
+) -> None:
+    """Queries a second, one at a time and all at once; recall on queries, and as measured by the index itself."""
+    if not facts["built"]:
+        tell("approximate", {"system": structure, "build_s": facts["build_s"], "refused": True})
+        return
+    told = index.describe()
+    tell(
+        "approximate",
+        {
+            "system": structure,
+            "recall": _recall(index.search(queries, K), truth),
+            "recall_told": told["recall"],
+            "build_s": facts["build_s"],
+            "bytes_per_vector": _bytes_each(index),
+            "structure_bytes_per_vector": told["bytes"]["structure"] / len(index),
+            **_speed({structure: lambda asked: index.search(asked, K)}, queries, repetitions)[structure],
+        },
+    )
+
+
+def _peers(
+    tell: Tell,
+    index: AutoIndex,
     stored: NDArray[np.float32],
     queries: NDArray[np.float32],
+    truth: Neighbours,
     repetitions: int,
     threads: int,
-) -> list[dict[str, Any]]:
-    """Queries a second, one at a time and all at once; recall, memory and build time."""
-    truth = indexes["scan"][0].search(queries, K)
-    searches: dict[str, Search] = {}
-    facts: dict[str, dict[str, Any]] = {}
-    for kind, (index, seconds) in indexes.items():
-        searches[kind] = lambda asked, index=index: index.search(asked, K)
-        facts[kind] = {"build_s": seconds, "bytes_per_vector": _bytes(index) / len(stored)}
-        facts[kind]["effort"] = index.structure
-    for name, make in (("hnswlib", _hnswlib), ("usearch", _usearch)):
-        if _version(name) is None:
+) -> None:
+    """Each peer at the least breadth that reaches the recall, turn by turn with our index as it is in use now."""
+    makers: dict[str, Callable[..., tuple[SearchWith, float]]] = {"hnswlib": hnswlib, "usearch": usearch}
+    for name, make in makers.items():
+        if installed(name) is None:
             continue
         began = perf_counter()
-        search_with, bytes_total = make(stored, threads)
-        facts[name] = {"build_s": perf_counter() - began, "bytes_per_vector": bytes_total / len(stored)}
+        search_with, bytes_total = make(stored, K, threads)
+        build_s = perf_counter() - began
         for breadth in BREADTHS:  # tuned on the very queries that are timed, which ours are not
-            searches[name] = lambda asked, breadth=breadth, search=search_with: search(asked, breadth)
-            if _recall(searches[name](queries), truth) >= RECALL:
+            recall = _recall(search_with(queries, breadth), truth)
+            if recall >= RECALL:
                 break
-        facts[name]["effort"] = f"ef {breadth}"
-    one_by_one, alone = _interleaved(searches, [queries[n : n + 1] for n in range(QUERIES)], max(50, repetitions))
+        searches: dict[str, Search] = {
+            name: lambda asked, search=search_with, breadth=breadth: search(asked, breadth),  # type: ignore[misc]
+            "ours": lambda asked: index.search(asked, K),
+        }
+        speed = _speed(searches, queries, repetitions)
+        tell(
+            "approximate",
+            {
+                "system": name,
+                "recall": recall,
+                "build_s": build_s,
+                "bytes_per_vector": bytes_total / len(stored),
+                "breadth": breadth,
+                **speed[name],
+                "ours_beside_it": {"structure": index.structure, **speed["ours"]},
+            },
+        )
+
+
+def _speed(searches: dict[str, Search], queries: NDArray[np.float32], repetitions: int) -> dict[str, dict[str, float]]:
+    one_by_one, alone = _interleaved(
+        searches, [queries[n : n + 1] for n in range(QUERIES)], max(ALONE_REPETITIONS, repetitions)
+    )
     at_once, _ = _interleaved(searches, [queries], repetitions)
-    return [
-        {
-            "system": name,
-            "recall": _recall(search(queries), truth),
+    return {
+        name: {
             "alone_per_s": 1 / float(np.median(one_by_one[name])),
             "alone_processor_ms": 1e3 * float(np.median(alone[name])),
             "batch_per_s": QUERIES / float(np.median(at_once[name])),
-            **facts[name],
         }
-        for name, search in searches.items()
-    ]
+        for name in searches
+    }
 
 
 def _filtered(
-    indexes: dict[str, tuple[VectorIndex, float]],
+    tell: Tell,
+    index: AutoIndex,
     stored: NDArray[np.float32],
     queries: NDArray[np.float32],
     repetitions: int,
     seed: int,
-) -> list[dict[str, Any]]:
+) -> None:
     """Recall, least number returned and time, for filters by chance and filters that follow the data."""
     random = np.random.default_rng(seed)
     direction = random.standard_normal(stored.shape[1], dtype=np.float32)
     orders = {"chance": random.permutation(len(stored)), "half-space": np.argsort(stored @ direction)}
-    cases = []
+    asked = queries[:64]
     for (how, order), share in ((one, share) for one in orders.items() for share in SHARES):
         allowed = np.sort(order[: max(1, round(share * len(stored)))])
-        asked = queries[:64]
         searches: dict[str, Search] = {
-            kind: lambda part, index=index: index.search(part, K, allowed=allowed)  # noqa: B023 - used in this round
-            for kind, (index, _) in indexes.items()
+            "as it is": lambda part, allowed=allowed: index.search(part, K, allowed=allowed),  # type: ignore[misc]
+            "exact": lambda part, allowed=allowed: index.search(part, K, allowed=allowed, exact=True),  # type: ignore[misc]
         }
-        truth = searches["scan"](asked)
-        times, _ = _interleaved(searches, [asked[n : n + 1] for n in range(64)], max(15, repetitions))
-        for kind, search in searches.items():
-            found = search(asked)
-            cases.append(
-                {
-                    "filter": how,
-                    "share": share,
-                    "index": kind,
-                    "recall": _recall(found, truth),
-                    "least_returned": int((found.ids >= 0).sum(axis=1).min()),
-                    "ms": 1e3 * float(np.median(times[kind])),
-                }
-            )
-    return cases
+        times, _ = _interleaved(searches, [asked[n : n + 1] for n in range(64)], max(FILTERED_REPETITIONS, repetitions))
+        found = searches["as it is"](asked)
+        tell(
+            "filtered",
+            {
+                "filter": how,
+                "share": share,
+                "structure": index.structure,
+                "recall": _recall(found, searches["exact"](asked)),
+                "least_returned": int((found.ids >= 0).sum(axis=1).min()),
+                "ms": 1e3 * float(np.median(times["as it is"])),
+                "exact_ms": 1e3 * float(np.median(times["exact"])),
+            },
+        )
+
+
+def _restart(tell: Tell, index: AutoIndex, queries: NDArray[np.float32], out: Path, threads: int) -> None:
+    """Seconds to save, and in a fresh process to import, to restore and to answer for the first time."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "search_speed.index"
+    began = perf_counter()
+    arrays, facts = index.export_arrays()
+    size = write_arrays(path, {**arrays, "queries": queries[:16]}, facts)
+    save_s = perf_counter() - began
+    before = index.search(queries[:16], K)
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.search_speed", str(path), str(out), str(threads)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    told = json.loads(done.stdout)
+    path.unlink()
+    same = told.pop("ids") == before.ids.tolist()
+    tell("restart", {"structure": index.structure, "file_bytes": size, "save_s": save_s, "same_answers": same, **told})
+
+
+def restart(path: Path, scratch: Path, threads: int) -> dict[str, Any]:
+    """What a fresh process takes to answer from a file, and what memory it holds then."""
+    from_start = process_time()
+    set_threads(threads)
+    set_scratch_folder(scratch)
+    idle = _anonymous_bytes()
+    began = perf_counter()
+    with open_arrays(path) as file:
+        index = AutoIndex(width=file.facts["width"], metric=file.facts["metric"])
+        index.restore(file, file.facts)
+        queries = file["queries"].read()
+    restored = perf_counter()
+    found = index.search(queries, K)
+    answered = perf_counter()
+    raw = 4 * index.width * len(index)
+    return {
+        "import_processor_s": from_start,
+        "restore_s": restored - began,
+        "first_search_s": answered - restored,
+        "anonymous_of_raw": (_anonymous_bytes() - idle) / raw,
+        "mapped_of_raw": index.mapped_bytes / raw,
+        "ids": found.ids.tolist(),
+    }
+
+
+def _anonymous_bytes() -> int:
+    lines = Path("/proc/self/smaps_rollup").read_text(encoding="ascii").splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:"))
 
 
 def _recall(found: Neighbours, truth: Neighbours) -> float:
     return float((truth.ids[:, :, None] == found.ids[:, None, :]).any(axis=2).mean())
 
 
-def _hnswlib(
-    stored: NDArray[np.float32], threads: int
-) -> tuple[Callable[[NDArray[np.float32], int], Neighbours], float]:
-    graph = import_module("hnswlib").Index("l2", stored.shape[1])
-    graph.init_index(len(stored), ef_construction=BUILD_BREADTH, M=LINKS)
-    graph.set_num_threads(threads)
-    graph.add_items(stored)
-
-    def search(asked: NDArray[np.float32], breadth: int) -> Neighbours:
-        graph.set_ef(breadth)
-        ids, squares = graph.knn_query(asked, K)
-        return Neighbours(ids.astype(np.int64), np.sqrt(squares))
-
-    return search, float(graph.index_file_size())
-
-
-def _usearch(
-    stored: NDArray[np.float32], threads: int
-) -> tuple[Callable[[NDArray[np.float32], int], Neighbours], float]:
-    graph = import_module("usearch.index").Index(
-        ndim=stored.shape[1], metric="l2sq", dtype="f32", connectivity=LINKS, expansion_add=BUILD_BREADTH
-    )
-    graph.add(np.arange(len(stored)), stored, threads=threads)
-
-    def search(asked: NDArray[np.float32], breadth: int) -> Neighbours:
-        graph.expansion_search = breadth
-        matches = graph.search(asked, K, threads=threads)
-        shape = (len(asked), K)
-        return Neighbours(
-            np.asarray(matches.keys).astype(np.int64).reshape(shape), np.sqrt(matches.distances).reshape(shape)
-        )
-
-    return search, float(graph.memory_usage)
-
-
-def _bytes(index: VectorIndex) -> float:
-    return float(index.memory_bytes)  # type: ignore[attr-defined]
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
+def _bytes_each(index: AutoIndex) -> float:
+    return (index.memory_bytes + index.mapped_bytes) / len(index)
 
 
 def _write(found: dict[str, Any], out: Path) -> tuple[Path, Path]:
-    where = setting()
     out.mkdir(parents=True, exist_ok=True)
     as_json, as_text = out / "search_speed.json", out / "search_speed.md"
-    as_json.write_text(json.dumps({**found, "setting": where}, indent=2) + "\n", encoding="utf-8")
-    peers = ", ".join(f"{name} {number or 'not installed'}" for name, number in found["peers"].items())
-    head = [
-        "# Search speed",
-        "",
-        f"`{where['command']}`",
-        "",
-        f"Commit {where['commit']}, {where['date']}; {where['machine']['processor']}, "
-        f"{where['machine']['cores']} cores, {found['threads']} threads; {peers}. {found['rows']} rows of width "
-        f"{found['width']}, k = {K}, seed {found['seed']}, medians of {found['repetitions']} interleaved repetitions.",
-        "",
-    ]
-    as_text.write_text("\n".join([*head, *search_text(found)]), encoding="utf-8")
+    as_json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    as_text.write_text("\n".join(search_text(found)), encoding="utf-8")
     return as_json, as_text
 
 
-def search_text(found: dict[str, Any]) -> list[str]:
-    """The body of the report."""
-    lines: list[str] = []
-    if "exact" in found:
-        lines += [
-            "## Exact",
-            "",
-            "Milliseconds a batch; times as fast as `IndexFlatL2` as shipped, which multiplies matrices from 128,000 "
-            "numbers on (250 queries at width 512). Tuned: the same from four queries on. Processor: the same ratio "
-            "in processor time of all threads, which other programs on the machine disturb less. Right: share of "
-            "queries whose ids are the nearest by float64 differences, ties within 1e-6.",
-            "",
-        ]
-        names = ("faiss", "faiss tuned", "flat", "scan")
-        head = [
-            "data",
-            "batch",
-            *names,
-            "scan times faster",
-            "bar",
-            "processor",
-            "times tuned",
-            "scan right",
-            "FAISS right",
-        ]
-        rows = [
-            [
-                one["data"],
-                str(batch["batch"]),
-                *(f"{batch['ms'][name]:.2f}" for name in names),
-                f"{batch['times_faiss']['scan']:.1f}",
-                f"{batch['bar']:.0f}",
-                f"{batch['times_faiss_processor']['scan']:.1f}",
-                f"{batch['times_faiss']['scan'] / batch['times_faiss']['faiss tuned']:.1f}",
-                f"{batch['right']['scan']:.3f}",
-                f"{batch['right']['faiss']:.3f}",
-            ]
-            for one in found["exact"]
-            for batch in one["batches"]
-        ]
-        lines += table(head, rows)
-        first = found["exact"][0]
-        memory = first["bytes_per_vector"]
-        lines += [
-            f"Bytes a vector: flat {memory['flat']:.0f}, scan {memory['scan']:.0f}; coding all rows took "
-            f"{first['coding_s']:.1f} s.",
-            "",
-        ]
-    if "approximate" in found:
-        lines += [f"## Approximate, {found['approximate']['data']}", ""]
-        rows = [
-            [
-                one["system"],
-                f"{one['recall']:.4f}",
-                f"{one['alone_per_s']:.0f}",
-                f"{one['alone_processor_ms']:.2f}",
-                f"{one['batch_per_s']:.0f}",
-                f"{one['bytes_per_vector']:.0f}",
-                f"{one['build_s']:.1f}",
-                one.get("effort", ""),
-            ]
-            for one in found["approximate"]["systems"]
-        ]
-        head = [
-            "system",
-            f"recall@{K}",
-            "queries/s alone",
-            "queries/s in one batch",
-            "bytes/vector",
-            "build s",
-            "effort",
-        ]
-        lines += table(head, rows)
-    if "filtered" in found:
-        lines += [f"## Filtered, {found['filtered']['data']}", "", "One query at a time.", ""]
-        rows = [
-            [
-                one["filter"],
-                f"{100 * one['share']:g} %",
-                one["index"],
-                f"{one['recall']:.4f}",
-                str(one["least_returned"]),
-                f"{one['ms']:.2f}",
-            ]
-            for one in found["filtered"]["cases"]
-        ]
-        lines += table(["filter", "allowed", "index", f"recall@{K}", "least returned", "ms"], rows)
-    return lines
+def main(arguments: Iterable[str]) -> None:
+    """The fresh process of `_restart`."""
+    path, scratch, threads = arguments
+    print(json.dumps(restart(Path(path), Path(scratch), int(threads))))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

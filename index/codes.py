@@ -117,10 +117,10 @@ class Codes:
         rows: Rows,  # noqa: ARG002 - places say enough
         gone: NDArray[np.int64],
         moved: NDArray[np.int64],
-        holes: NDArray[np.int64],
+        holes: NDArray[np.int64],  # noqa: ARG002 - each is one of `gone`
     ) -> None:
         """Leaves out the places that hold another row now, or none."""
-        changed = np.concatenate((gone, moved, holes))
+        changed = np.concatenate((gone, moved))
         self._leave_out(changed[changed < len(self._births)])
 
     def due(self, rows: Rows) -> str | None:

@@ -14,38 +14,68 @@ from index import Neighbours, threads
 def own_threads(monkeypatch):
     """The benchmark sets thread counts; the tests after this one get theirs back."""
     monkeypatch.setattr(threads, "_threads", None)
+    monkeypatch.setattr(search_speed, "ALONE_REPETITIONS", 1)
+    monkeypatch.setattr(search_speed, "FILTERED_REPETITIONS", 1)
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
 
 
-def test_every_part_is_measured_and_written(tmp_path, monkeypatch):
+def test_every_part_is_measured_and_written(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(search_speed, "BATCHES", (1, 16))
-    as_json, as_text = search_speed.run(tmp_path, 3000, width=32, repetitions=1, threads=1)
+    parts = ("exact", "approximate", "filtered")
+    as_json, as_text = search_speed.run(
+        tmp_path, 2000, exact_rows=1000, width=32, parts=parts, repetitions=1, threads=1
+    )
     found = json.loads(as_json.read_text())
     assert {one["data"] for one in found["exact"]} == {"gaussian", "clusters 0.1", "clusters 0.01"}
-    assert all(batch["right"]["scan"] == 1.0 for one in found["exact"] for batch in one["batches"])
-    systems = {one["system"]: one for one in found["approximate"]["systems"]}
+    assert all(one["right"]["scan"] == 1.0 for one in found["exact"])
+    systems = {one["system"]: one for one in found["approximate"]}
     assert {"scan", "hnsw", "ivf"} <= set(systems)
     assert systems["scan"]["recall"] == 1.0
     assert all(one["recall"] >= 0.95 and one["bytes_per_vector"] > 128 for one in systems.values())
-    cases = found["filtered"]["cases"]
+    cases = found["filtered"]
     assert len(cases) == 2 * 4 * 3
-    assert all(case["least_returned"] == min(10, round(case["share"] * 3000)) for case in cases)
+    assert all(case["least_returned"] == min(10, round(case["share"] * 2000)) for case in cases)
+    assert all(case["recall"] >= 0.95 for case in cases)
     assert found["setting"]["machine"]["cores"]
     text = as_text.read_text()
-    for heading in ("## Exact", "## Approximate, spectrum", "## Filtered, spectrum"):
+    for heading in (
+        "## Exact: 1000 rows",
+        "## Approximate: 2000 rows",
+        "## Filtered: 2000 rows",
+    ):
         assert heading in text
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["search_speed.json", "search_speed.md"]
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == len(found["exact"]) + len(found["approximate"]) + len(cases)
 
 
-def test_given_vectors_take_the_place_of_drawn_ones(tmp_path):
-    vectors = np.random.default_rng(0).standard_normal((1200, 16)).astype(np.float32)
-    as_json, _ = search_speed.run(
-        tmp_path, 944, width=16, parts=("filtered",), repetitions=1, threads=1, vectors=vectors
+def test_vectors_from_a_file_and_a_graph_after_a_restart(tmp_path, monkeypatch):
+    """The files stand after each row, so that a run cut short is not lost."""
+    random = np.random.default_rng(0)
+    vectors = random.standard_normal((20, 16))[random.integers(0, 20, 2756)] + random.standard_normal((2756, 16))
+    np.save(tmp_path / "photos.npy", vectors.astype(np.float32))
+    monkeypatch.setattr(search_speed, "STRUCTURES", ("hnsw",))
+    monkeypatch.setattr(search_speed, "choose_structure", lambda *_: "hnsw")
+    seen = []
+    real = search_speed._write
+    monkeypatch.setattr(search_speed, "_write", lambda found, out: seen.append(len(found)) or real(found, out))
+    as_json, as_text = search_speed.run(
+        tmp_path,
+        2000,
+        width=16,
+        parts=("filtered", "restart"),
+        repetitions=1,
+        threads=1,
+        vectors=tmp_path / "photos.npy",
     )
     found = json.loads(as_json.read_text())
-    assert found["filtered"]["data"] == "given"
+    assert (found["data"], found["rows"], found["width"]) == ("photos", 2000, 16)
     assert "exact" not in found
+    assert [(one["structure"], one["same_answers"]) for one in found["restart"]] == [("hnsw", True)]
+    assert "## Restart: 2000 rows" in as_text.read_text()
+    assert len(seen) == 8 + 1 + 1
 
 
 def test_other_ids_are_noticed_unless_they_tie():

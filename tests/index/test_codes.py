@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index import Metric, codes, make_index, torch_scan
-from index.auto import Plan
+from index.auto import AutoIndex, Plan
 from index.faiss_flat import FlatIndex
 from index.torch_scan import CodedRows, coded_queries
 from tests.index.auto_states import small_codes
@@ -275,6 +275,41 @@ def test_rows_changed_while_they_were_coded_are_compared_in_float32(small):
     for k in (1, 9):
         assert_same(exact, index, vectors, k)
         assert_same(exact, index, vectors[:40], k, exact.ids()[::2])
+
+
+@pytest.mark.usefixtures("small")
+def test_a_change_between_a_look_at_the_births_and_one_at_the_rows():
+    """The rows lie elsewhere afterwards: whoever holds the older ones must not believe the newer births."""
+    random = np.random.default_rng(8)
+    vectors = random.standard_normal((1900, 16)).astype(np.float32)
+
+    class Interrupted(AutoIndex):
+        change = None
+
+        def looked(self, column):
+            values = column.values
+            change, self.change = self.change, None
+            if change:
+                change()
+            return values
+
+        births_by_place = property(lambda self: self.looked(self._births))
+        rows_by_place = property(lambda self: self.looked(self._searched))
+
+    exact, index = make_index("exact", width=16, metric=Metric.L2), Interrupted(width=16, metric=Metric.L2)
+    for one in (exact, index):
+        one.add(np.arange(1000), vectors[:1000])
+
+    def change():
+        for one in (exact, index):
+            one.remove(np.arange(0, 600, 2))
+            one.add(np.arange(1000, 1900), vectors[1000:])
+
+    index.change = change
+    built = index.build(Plan("scan", "a test"), seed=0)
+    assert len(index) == 1600
+    index.adopt(built)
+    assert_same(exact, index, vectors, 3)
 
 
 def test_rows_that_no_code_can_hold_are_still_found(small):

@@ -139,7 +139,7 @@ def _embeddings(rows: int, width: int, seed: int) -> tuple[NDArray[np.float32], 
 
 
 def _given(path: Path, rows: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    vectors = np.load(path, mmap_mode="r")
+    vectors = np.load(path, mmap_mode="r", allow_pickle=False)
     stored = np.ascontiguousarray(vectors[:-QUERIES][:rows], dtype=np.float32)
     return stored, np.ascontiguousarray(vectors[-QUERIES:], dtype=np.float32)
 

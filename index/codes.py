@@ -168,7 +168,7 @@ class Codes:
         """The block with this number, where it holds the codes of exactly these rows."""
         if block < len(self._blocks) and len(self._blocks[block]) == len(births):
             some = slice(start, start + len(births))
-            if self._valid[some].all() and np.array_equal(self._births[some], births):
+            if np.array_equal(self._births[some], births):
                 return self._blocks[block]
         return None
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index import Metric, codes, make_index, torch_scan
+from index import Metric, codes, make_index, open_arrays, torch_scan, write_arrays
 from index.auto import AutoIndex, Plan
 from index.faiss_flat import FlatIndex
 from index.torch_scan import CodedRows, coded_queries
@@ -275,6 +275,26 @@ def test_rows_changed_while_they_were_coded_are_compared_in_float32(small):
     for k in (1, 9):
         assert_same(exact, index, vectors, k)
         assert_same(exact, index, vectors[:40], k, exact.ids()[::2])
+
+
+@pytest.mark.usefixtures("small")
+def test_rows_that_waited_when_the_codes_were_saved_get_theirs_with_the_next_build(tmp_path):
+    random = np.random.default_rng(8)
+    vectors = random.standard_normal((1100, 16)).astype(np.float32)
+    exact, index = both(Metric.L2, np.arange(1000), vectors[:1000])
+    for one in (exact, index):
+        one.remove(np.arange(0, 300, 2))
+        one.add(np.arange(1000, 1100), vectors[1000:])
+    arrays, facts = index.export_arrays()
+    write_arrays(tmp_path / "file", arrays, facts)
+    again = make_index("auto", width=16, metric=Metric.L2)
+    with open_arrays(tmp_path / "file") as file:
+        again.restore(file, file.facts)
+    for one in (index, again):
+        assert one._part.due(one) == "rows without a code"
+        assert_same(exact, one, vectors, 3)
+        assert coded(one)._part.lacking == 0
+        assert_same(exact, one, vectors, 3)
 
 
 @pytest.mark.usefixtures("small")

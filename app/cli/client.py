@@ -62,8 +62,11 @@ class Client:
 
     def post_files(self, path: str, files: Sequence[tuple[str, bytes]], fields: dict[str, str]) -> Any:
         """The answer to a multipart POST of named files with form fields."""
-        parts = [("files", (name, data, "application/octet-stream")) for name, data in files]
-        return self._send("POST", path, files=parts, data=fields)
+        return self._send("POST", path, files=_parts(files), data=fields)
+
+    def put_files(self, path: str, files: Sequence[tuple[str, bytes]], fields: dict[str, str]) -> Any:
+        """The answer to a multipart PUT of named files with form fields."""
+        return self._send("PUT", path, files=_parts(files), data=fields)
 
     def _send(self, method: str, path: str, **content: Any) -> Any:
         # Every request of the command line may be repeated: writes name their images by contents.
@@ -84,6 +87,10 @@ class Client:
                 return _content(answer, self.where)
             time.sleep(_pause_s(answer))
         raise AssertionError("unreachable")
+
+
+def _parts(files: Sequence[tuple[str, bytes]]) -> list[tuple[str, tuple[str, bytes, str]]]:
+    return [("files", (name, data, "application/octet-stream")) for name, data in files]
 
 
 def _pause_s(answer: httpx2.Response) -> float:

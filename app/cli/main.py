@@ -20,6 +20,8 @@ COMMANDS = {
     "demo": "Build two small collections from images made on the spot, and score some.",
     "ingest": "Add the images of a folder to a collection.",
     "score": "Score the images of a folder; writes a CSV file.",
+    "classes": "Make, list and delete classes that are known from a few images.",
+    "classify": "Say which of the classes each image is, or none of them.",
     "search": "Find the images most like one image.",
     "fit": "Fit a method to a collection.",
     "scorers": "List the methods, or the scorers of a collection.",

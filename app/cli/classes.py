@@ -1,0 +1,110 @@
+"""`oddity classes`: make, list and delete classes that are known from a few images."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+from urllib.parse import quote
+
+import typer
+from rich.table import Table
+
+from app.cli.classify import PathsArgument, pictures_of
+from app.cli.client import Client, open_client
+from app.cli.console import messages, print_json, results
+from app.cli.options import CollectionOption, DataOption, JsonOption, ServerOption
+from app.cli.sending import Loaded, batches, loaded
+
+cli = typer.Typer(no_args_is_help=True, help="Make, list and delete classes that are known from a few images.")
+
+LabelArgument = Annotated[str, typer.Argument(metavar="LABEL", help="Label of the class.")]
+
+
+@cli.command()
+def put(
+    label: LabelArgument,
+    paths: PathsArgument,
+    collection: CollectionOption,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Leave the class with these images only [default: add to it].")
+    ] = False,
+    server: ServerOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a class from images, or add to it; makes the collection when it is not there.
+
+    A folder with one folder for each class is registered by `oddity ingest DIR --role example --label-from-folder`.
+    Exit code 1 when any image was refused.
+    """
+    pictures = pictures_of(paths)
+    items: list[dict[str, Any]] = []
+    count = 0
+    with open_client(server, data) as client:
+        path = client.collection(collection)
+        if not client.exists(path):
+            client.put(path, {})
+        mode = "replace" if replace else "extend"
+        for batch in batches(loaded(pictures)):
+            readable = [image for image in batch if image.fault is None]
+            if readable:
+                told = _put(client, f"{path}/classes/{quote(label, safe='')}", readable, mode)
+                count, mode = told["count"], "extend"
+                items += told["items"]
+            items += [
+                {"id": image.picture.name, "status": "refused", "problem": {"detail": image.fault}}
+                for image in batch
+                if image.fault is not None
+            ]
+    refused = [one for one in items if one["status"] == "refused"]
+    if as_json:
+        print_json({"collection": collection, "label": label, "count": count, "items": items})
+    else:
+        text = f"{len(items) - len(refused)} images taken, {len(refused)} refused; the class has {count}"
+        messages().print(f"{collection}, {label}: {text}.", highlight=False, markup=False)
+        for one in refused:
+            messages().print(f"  {one['id']}: {one['problem']['detail']}", highlight=False, markup=False)
+    if refused:
+        raise typer.Exit(1)
+
+
+@cli.command("list")
+def list_classes(
+    collection: CollectionOption, server: ServerOption = None, data: DataOption = None, as_json: JsonOption = False
+) -> None:
+    """List the classes of a collection."""
+    with open_client(server, data) as client:
+        told = client.get(f"{client.collection(collection)}/classes")
+    if as_json:
+        print_json(told)
+        return
+    table = Table(title=f"Classes of {collection}")
+    table.add_column("class", overflow="fold")
+    table.add_column("images", justify="right")
+    table.add_column("since", no_wrap=True)
+    for one in told["classes"]:
+        table.add_row(one["label"], str(one["count"]), one["created_at"])
+    results().print(table)
+
+
+@cli.command()
+def delete(
+    label: LabelArgument,
+    collection: CollectionOption,
+    images: Annotated[
+        Literal["keep", "delete"], typer.Option(help="Whether its images stay in the collection or go with it.")
+    ] = "keep",
+    role: Annotated[
+        Literal["unlabelled", "normal", "anomalous"], typer.Option(help="Role of images that stay.")
+    ] = "unlabelled",
+    server: ServerOption = None,
+    data: DataOption = None,
+) -> None:
+    """Forget a class."""
+    with open_client(server, data) as client:
+        path = f"{client.collection(collection)}/classes/{quote(label, safe='')}"
+        client.delete(f"{path}?images={images}&role={role}")
+    messages().print(f"{collection}: class {label} is forgotten.", highlight=False, markup=False)
+
+
+def _put(client: Client, path: str, batch: Sequence[Loaded], mode: str) -> dict[str, Any]:
+    told: dict[str, Any] = client.put_files(path, [(image.picture.name, image.data) for image in batch], {"mode": mode})
+    return told

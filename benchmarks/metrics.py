@@ -71,3 +71,23 @@ def _checked(scores: ArrayLike, is_stranger: ArrayLike) -> tuple[NDArray[np.floa
     if strange.all() or not strange.any():
         raise BenchmarkRefused("The test images must be of both kinds, normal and strange; got one kind.")
     return values, strange
+
+
+def expected_calibration_error(confidences: ArrayLike, is_right: ArrayLike, bins: int = 15) -> float:
+    """How far the share of right answers lies from what was claimed, averaged over bins of equal width of the claim.
+
+    Shapes: confidences (n,) in [0, 1], is_right (n,) bool.
+    Units:  [0, 1]; 0 is as sure as right.
+
+    Raises:
+        BenchmarkRefused: there is no answer.
+
+    >>> expected_calibration_error([0.8, 0.8, 0.8, 0.8], [True, True, True, False])
+    0.05
+    """
+    claimed, right = np.asarray(confidences, np.float64), np.asarray(is_right, np.bool_)
+    if not claimed.size or claimed.shape != right.shape:
+        raise BenchmarkRefused(f"`confidences` must hold one number for each answer; got {claimed.size}.")
+    places = np.minimum((claimed * bins).astype(np.int64), bins - 1)
+    gaps = np.bincount(places, claimed - right, bins)
+    return float(round(np.abs(gaps).sum() / claimed.size, 12))

@@ -23,6 +23,7 @@ from benchmarks.accuracy import PROTOCOLS, AccuracyPlan, measure_accuracy
 from benchmarks.embedding import embed_files
 from benchmarks.errors import BenchmarkRefused
 from benchmarks.false_alarms import Plan, measure_pool, report_text, write
+from benchmarks.few_shot import FewShotPlan, class_files, few_shot_text, measure_few_shot
 from benchmarks.filters import ROWS as FILTER_ROWS
 from benchmarks.filters import filters_text
 from benchmarks.filters import run as measure_filters
@@ -161,6 +162,57 @@ def false_alarms(
     results().print(Markdown("\n".join(report_text(measured))))
     if not all(row.passes for pool in measured for row in pool.rows):
         raise CommandFailed("A promised false-alarm rate was broken; the report says which.")
+
+
+@cli.command("few-shot")
+def few_shot(
+    folder: FolderArgument,
+    weights: WeightsOption = None,
+    backbone: BackboneOption = None,
+    image_size: SizeOption = None,
+    ways: Annotated[int, typer.Option(min=2, help="Classes of an episode.")] = FewShotPlan().ways,
+    shots: Annotated[
+        list[int] | None, typer.Option(min=1, help="Images of a class; repeat it [default: 1, 5].")
+    ] = None,
+    queries: Annotated[int, typer.Option(min=1, help="Images of a class asked about.")] = FewShotPlan().queries,
+    episodes: Annotated[int, typer.Option(min=1)] = FewShotPlan().episodes,
+    rate: Annotated[list[float] | None, typer.Option(help="Rate of false `unknown` to check; repeat it.")] = None,
+    limit: LimitOption = None,
+    many_classes: Annotated[int, typer.Option(min=2, help="Classes of the timed fit.")] = FewShotPlan().many_classes,
+    seed: SeedOption = SEED,
+    out: OutOption = Path(".bench"),
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure few-shot classification on DIR/<class>: accuracy, how sure, images of no class, time of a fit.
+
+    Writes few_shot-DIR.json and few_shot-DIR.md.
+    """
+    whole = FewShotPlan()
+    plan = FewShotPlan(
+        ways=ways,
+        shots=tuple(shots or whole.shots),
+        queries=queries,
+        episodes=episodes,
+        rates=tuple(rate or whole.rates),
+        limit=limit,
+        seed=seed,
+        many_classes=many_classes,
+    )
+    settings = folder_settings(data)
+    specification = _specification(settings, weights, backbone, image_size)
+    with _sentences(), _opened(settings) as embedders, images_progress() as progress:
+        bar = progress.add_task(f"Embedding {folder.name}", total=sum(map(len, class_files(folder, limit).values())))
+        found = measure_few_shot(
+            folder,
+            embedders,
+            specification,
+            plan,
+            out / "vectors",
+            advance=lambda count: progress.advance(bar, count),
+            say=partial(_describe, progress, bar),
+        )
+    _write(found, out, f"few_shot-{folder.name}", few_shot_text(found), as_json)
 
 
 @cli.command()

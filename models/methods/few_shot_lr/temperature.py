@@ -37,6 +37,6 @@ def fitted_sharpness(logits: NDArray[np.float64], classes: NDArray[np.int64]) ->
         return float((logsumexp(sharpness * relative, axis=1) - error * sharpness * others).sum())
 
     found = minimize_scalar(  # type: ignore[no-untyped-call]
-        surprise, bounds=LOG_SHARPNESS, method="bounded", options={"xatol": 1e-6}
+        surprise, bounds=LOG_SHARPNESS, method="bounded", options={"xatol": 1e-4}
     )
     return float(np.exp(found.x))

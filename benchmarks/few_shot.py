@@ -227,7 +227,8 @@ def few_shot_text(found: dict[str, Any]) -> list[str]:
     return [
         *lines,
         f"{timed['classes']} classes of {timed['shots']} drawn vectors of {timed['width']}: "
-        f"fit {timed['fit_s']:.2f} s ({timed['fit_processor_s']:.2f} s of processor time), answer {1000 * timed['answer_s']:.1f} ms.",
+        f"fit {timed['fit_s']:.2f} s ({timed['fit_processor_s']:.2f} s of processor time), "
+        f"answer {1000 * timed['answer_s']:.1f} ms.",
         "",
     ]
 

@@ -184,6 +184,7 @@ def _serve(settings: Settings, plan: ScalePlan, say: Say, *, deletes: bool) -> d
         found["first_query_s"] = time.perf_counter() - start
         http.post(f"{C}/anomaly", json={"ids": ["part-000000001"]}).raise_for_status()
         found["first_score_s"] = time.perf_counter() - start
+        http.put("/v1/collections/idle").raise_for_status()  # loads the network, as in the empty service
         found["index"] = http.get(f"{C}/index").raise_for_status().json()
         say("Searching")
         found["query_ms"] = _spread(_milliseconds(http, queries))

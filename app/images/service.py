@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
+from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
 from app.bodies import Upload
@@ -28,6 +29,8 @@ from models.errors import ModelsError
 from models.images import thumbnail
 
 MAX_LIMIT = 1000
+# What filters look at.
+FACTS = (ImageRow.id, ImageRow.image_id, ImageRow.role, ImageRow.label, ImageRow.group, ImageRow.details)
 Within = Callable[[Session, dict[str, Any], datetime], Answer]
 
 
@@ -353,13 +356,14 @@ def delete_images(core: Core, name: str, selection: Selection) -> dict[str, Any]
         if selection.ids is not None:
             found = list(repository.by_ids(session, state.id, selection.ids).values())
             missing = sorted(set(selection.ids) - {row.image_id for row in found})
+            gone = [row.id for row in found if _selected(selection, row) and _fits(chosen, row)]
         else:
-            found, missing, after = [], [], 0
-            while rows := repository.page(session, state.id, after, MAX_LIMIT):
-                found.extend(rows)
-                after = rows[-1].id
-        gone = [row for row in found if _selected(selection, row) and _fits(chosen, row)]
-        repository.remove(session, state.id, [row.id for row in gone], sequence)
+            missing = []
+            columns = (ImageRow.id,) if chosen.is_empty else FACTS
+            equal = selection.model_dump(include={"role", "label", "group"})
+            rows = repository.facts(session, state.id, *columns, **equal)
+            gone = [row.id for row in rows if chosen.is_empty or _fits(chosen, row)]
+        repository.remove(session, state.id, gone, sequence)
     core.shelf.follow(state)
     return {"deleted": len(gone), "missing": missing, "sequence": sequence}
 
@@ -387,7 +391,7 @@ def _require(session: Session, state: CollectionState, image_id: str) -> ImageRo
     return row
 
 
-def _fits(chosen: Filter, row: ImageRow) -> bool:
+def _fits(chosen: Filter, row: ImageRow | Row[Any]) -> bool:
     return chosen.accepts({"id": row.image_id, "role": row.role, "label": row.label, "group": row.group}, row.details)
 
 

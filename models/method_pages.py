@@ -1,6 +1,6 @@
-"""The generated parts of a method's README: its table of parameters, and what was measured.
+"""The generated parts of a method's README (its table of parameters, and what was measured), and docs/methods.md.
 
-`python -m models.method_pages` rewrites them in every method folder; a test fails while one is stale.
+`python -m models.method_pages` rewrites them all; a test fails while one is stale.
 """
 
 import json
@@ -25,6 +25,7 @@ HEADINGS = (
 
 NOT_MEASURED = "Not measured yet."
 _FOLDER = Path(__file__).parent / "methods"
+_OVERVIEW = Path(__file__).parent.parent / "docs" / "methods.md"
 _BLOCK = re.compile(r"(<!-- generated: (?P<what>\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -62,8 +63,37 @@ def rendered(text: str, name: str, folder: Path, catalogue: Catalogue) -> str:
     return _BLOCK.sub(lambda found: f"{found[1]}{parts[found['what']]()}\n{found[3]}", text)
 
 
+def overview(catalogue: Catalogue, folder: Path = _FOLDER) -> str:
+    """The page `docs/methods.md`: every method of this repository, from the cards."""
+    cards = [card for name, card in catalogue.items() if (folder / name).is_dir()]
+    lines = [
+        "# Methods",
+        "",
+        "Each is a scorer that any collection can have: `PUT /v1/collections/{c}/scorers/{id}` fits it,",
+        "`POST /v1/collections/{c}/anomaly?scorer={id}` asks it; a live one follows the collection by itself.",
+        "The name leads to its page: what it does, when to choose it, parameters, figures.",
+        "This page is generated from the cards:",
+        "`python -m models.method_pages`.",
+        "",
+        "| id | what | needs | gives | source |",
+        "|---|---|---|---|---|",
+    ]
+    for card in cards:
+        needs = [str(one) for one in card.needs.required]
+        if card.needs.either:
+            needs.append(" or ".join(card.needs.either))
+        needs += [f"({one})" for one in card.needs.optional]
+        told = "live: nothing to fit" if card.live else ", ".join(needs)
+        gives = ", ".join(one.replace("_", " ") for one in card.gives.outputs)
+        paper = f"[{card.paper.title}]({card.paper.link}), {card.paper.year}"
+        page = f"[`{card.name}`](../models/methods/{card.name}/README.md)"
+        lines.append(f"| {page} | {card.sentence} | {told} | {gives} | {paper} |")
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
 def write_all(folder: Path = _FOLDER) -> None:
-    """Rewrite the generated blocks of every README below a folder of methods."""
+    """Rewrite the generated blocks of every README below a folder of methods, and the page that lists them."""
+    _OVERVIEW.write_text(overview(installed()), encoding="utf-8")
     for path in sorted(folder.glob("*/README.md")):
         text = path.read_text(encoding="utf-8")
         path.write_text(rendered(text, path.parent.name, path.parent, installed()), encoding="utf-8")

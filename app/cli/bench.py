@@ -30,9 +30,11 @@ from benchmarks.filters import run as measure_filters
 from benchmarks.folders import cases, read_layout
 from benchmarks.job_pressure import PressurePlan, measure_pressure, pressure_text
 from benchmarks.made_folders import write_digits, write_textures
+from benchmarks.methods import MethodsPlan, measure_methods, methods_text, setting_sentence, write_cards
 from benchmarks.reference import KS, METRICS, compare, files_needed, reference_text
 from benchmarks.report import accuracy_text, write_report
 from benchmarks.scale import ScalePlan, measure_scale, scale_text
+from benchmarks.setting import setting
 from models.backbones.embedder import EmbeddingSpec
 from models.errors import ModelsError
 
@@ -263,6 +265,58 @@ def filters(
         bar = progress.add_task("Starting", total=None)
         found = measure_filters(rows, partial(_describe, progress, bar))
     _write(found, out, f"filters_{rows}", filters_text(found), as_json)
+
+
+@cli.command("methods")
+def methods(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders, each as for `bench accuracy`.")],
+    method: Annotated[list[str] | None, typer.Option(help="A method to measure; repeat it [default: all].")] = None,
+    weights: WeightsOption = None,
+    backbone: BackboneOption = None,
+    image_size: SizeOption = None,
+    limit: LimitOption = None,
+    together: Annotated[int, typer.Option(min=1, help="Classes that are normal together.")] = 1,
+    normal: Annotated[list[str] | None, typer.Option(help="A normal class of one single case; repeat it.")] = None,
+    cases_max: Annotated[int | None, typer.Option(min=1, help="Cases of each folder [default: all].")] = None,
+    seed: SeedOption = SEED,
+    quick: Annotated[bool, typer.Option("--quick", help="Quick parameters: tries the harness out, no more.")] = False,
+    cards: Annotated[bool, typer.Option("--cards", help="Write the figures into the methods' cards too.")] = False,
+    out: OutOption = Path(".bench"),
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Fit and score every method on the same splits and vectors, beside plain nearest neighbours.
+
+    Writes methods.json and methods.md; with --cards also each method's measured.json, from which its page is made.
+    """
+    if quick and cards:
+        raise CommandFailed("Figures of quick parameters are no figures of a method; leave out --quick or --cards.", 2)
+    settings = folder_settings(data)
+    specification = _specification(settings, weights, backbone, image_size)
+    plan = MethodsPlan(
+        methods=tuple(method or ()),
+        limit=limit,
+        normal=tuple(normal or ()),
+        together=together,
+        cases_max=cases_max,
+        seed=seed,
+        quick=quick,
+    )
+    with _sentences(), _opened(settings) as embedders, images_progress() as progress:
+        bar = progress.add_task("Embedding", total=None)
+        found = measure_methods(
+            folders,
+            embedders,
+            specification,
+            plan,
+            out / "vectors",
+            advance=partial(progress.advance, bar),
+            say=partial(_describe, progress, bar),
+        )
+    _write(found, out, "methods", methods_text(found), as_json)
+    if cards:
+        for path in write_cards(found, setting_sentence(found, setting())):
+            messages().print(f"Written to {path}.", highlight=False, soft_wrap=True)
 
 
 @cli.command("all")

@@ -18,6 +18,7 @@ from app.entry_columns import image_key
 from app.errors import Conflict
 from app.scorers import repository
 from app.scorers.annotations import Annotations, annotations_of
+from app.scorers.row_cache import RowCache, array_on_disk
 from models.backbones.embedder import PreparedImage
 from models.contract import Inputs, Reference
 from models.fitting import calibration_rows, held_out
@@ -65,7 +66,7 @@ def read_material(core: Core, name: str, folder: Path, check: Callable[[], None]
         images = repository.images(session, row.id)
         place_of = {one.id: place for place, one in enumerate(images)}
         found = np.zeros(len(images), np.bool_)
-        vectors = _array(folder / "vectors.f32", (len(images), embedding.width))
+        vectors = array_on_disk(folder / "vectors.f32", (len(images), embedding.width))
         for pk, vector in repository.vectors(session, embedding.id):
             if pk in place_of:
                 check()
@@ -118,7 +119,7 @@ class Reader:
         self._embedder = core.embedders.get(core.embedders.specification(material.specification)).embedder
         self._backbone = EmbedderBackbone(self._embedder)
         self._asked = StagesAsked()
-        self._caches: dict[str, _RowCache] = {}
+        self._caches: dict[str, RowCache] = {}
 
     def batches(self, rows: Rows | Sequence[int], batch: int = BATCH_IMAGES) -> Batches:
         """These images, in this order."""
@@ -163,39 +164,11 @@ class Reader:
             self._cache(f"stage{one}", maps.shape[1:]).put(rows, maps)
         return found
 
-    def _cache(self, name: str, shape: tuple[int, ...]) -> "_RowCache":
+    def _cache(self, name: str, shape: tuple[int, ...]) -> "RowCache":
         if name not in self._caches:
             room = self._cache_bytes - sum(one.size_bytes for one in self._caches.values())
-            self._caches[name] = _RowCache(self._folder / f"{name}.f32", len(self._material.images), shape, room)
+            self._caches[name] = RowCache(self._folder / f"{name}.f32", len(self._material.images), shape, room)
         return self._caches[name]
-
-
-class _RowCache:
-    """Rows computed once, in a sparse file; none where the whole would take more than there is room for."""
-
-    def __init__(self, path: Path, rows: int, shape: tuple[int, ...], room_bytes: int) -> None:
-        self.size_bytes = rows * int(np.prod(shape)) * 4
-        self._known = np.zeros(rows, np.bool_)
-        if self.size_bytes > room_bytes:
-            self.size_bytes = 0
-            self._held = None
-        else:
-            self._held = _array(path, (rows, *shape))
-
-    def has(self, rows: Rows) -> bool:
-        return bool(self._known[rows].all())
-
-    def get(self, rows: Rows, compute: Callable[[Rows], NDArray[np.float32]]) -> NDArray[np.float32]:
-        if self._held is None or not self.has(rows):
-            found = compute(rows)
-            self.put(rows, found)
-            return found
-        return np.array(self._held[rows])
-
-    def put(self, rows: Rows, found: NDArray[np.float32]) -> None:
-        if self._held is not None:
-            self._held[rows] = found
-            self._known[rows] = True
 
 
 def reference_of(material: Material, split: Split, reader: Reader) -> Reference:
@@ -239,12 +212,6 @@ def _grouped(rows: Rows, names: Sequence[str | None]) -> dict[str, list[int]]:
 
 def _read(reader: Reader, named: Mapping[str, Sequence[int]]) -> dict[str, Batches]:
     return {name: reader.batches(rows) for name, rows in sorted(named.items()) if rows}
-
-
-def _array(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    if 0 in shape:
-        return np.zeros(shape, np.float32)
-    return np.memmap(path, np.float32, "w+", shape=shape)
 
 
 def _nothing(rows: Rows) -> NDArray[np.float32]:

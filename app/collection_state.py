@@ -77,6 +77,7 @@ class CollectionState:
     entries: EntryTable = field(default_factory=EntryTable)
     groups: dict[str, GroupEntry] = field(default_factory=dict)
     compressed: CompressedBank | None = None
+    runtimes: dict[int, str] = field(default_factory=dict)  # of the vectors held: row -> what they may be compared with
     lock: ReadWriteLock = field(default_factory=ReadWriteLock)
     # Calibration is brought up to date lazily, by readers: one at a time.
     calibrating: threading.Lock = field(default_factory=threading.Lock)

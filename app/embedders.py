@@ -3,17 +3,21 @@
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.collection_state import CollectionState
 from app.settings import Settings
+from models.backbones.choice import EngineChoice, check_engine
 from models.backbones.embedder import Embedder, PreparedImage
 from models.backbones.loader import EmbeddingSpec, default_weights, load_embedder
 from models.batching import BatchingEmbedder
-from models.errors import ModelsError
+from models.errors import ModelsError, RuntimeMismatch
 from models.images import ImageLimits
+from models.runtime import COMPARABLE
 
 EMBEDDERS_KEPT = 4
 
@@ -22,6 +26,7 @@ class Embedders:
     """Loads embedders and runs images through them; safe for threads."""
 
     def __init__(self, settings: Settings, threads: int) -> None:
+        """Raises EngineUnusable: the engine that the settings name cannot run on this machine."""
         self.limits = ImageLimits(
             bytes_max=settings.image_limit_bytes,
             pixels_max=settings.image_limit_pixels,
@@ -30,9 +35,11 @@ class Embedders:
         )
         self._folder = settings.data / "weights"
         self._threads = threads
+        self._choice = EngineChoice(settings.engine, settings.precision, settings.data / "cache")
+        check_engine(self._choice)
         self._queue_images = settings.queue_limit_images
         self._deadline_s = settings.deadline_s
-        self._loaded: dict[EmbeddingSpec, BatchingEmbedder] = {}
+        self._loaded: dict[tuple[EmbeddingSpec, EngineChoice], BatchingEmbedder] = {}
         self._lock = threading.Lock()
         self._decoders = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="decode")
         self.default_weights = default_weights() if settings.weights == "default" else settings.weights
@@ -48,14 +55,38 @@ class Embedders:
 
         Raises WeightsMissing, WeightsDamaged, ParameterInvalid.
         """
+        return self._get(specification, self._choice)
+
+    def of(self, state: CollectionState) -> BatchingEmbedder:
+        """The embedder whose vectors may be compared with those of a collection: the usual one, else that in float32.
+
+        Raises:
+            RuntimeMismatch: neither fits, or the stored vectors do not even fit one another.
+            WeightsMissing, WeightsDamaged, ParameterInvalid: as `get`.
+        """
+        specification = self.specification(state.embedding)
+        names = set(state.runtimes.values())
+        embedder = self.get(specification)
+        if not names or names == {embedder.embedder.runtime.comparable_with}:
+            return embedder
+        if names == {COMPARABLE}:
+            return self._get(specification, replace(self._choice, precision="float32"))
+        raise RuntimeMismatch(
+            f"`vectors` of a collection must be comparable with {embedder.embedder.runtime.comparable_with}, which is "
+            f"what this service computes now; got {', '.join(sorted(names))}. Set ODDITY_PRECISION as it was when the "
+            "images were added, or add them again to a new collection."
+        )
+
+    def _get(self, specification: EmbeddingSpec, choice: EngineChoice) -> BatchingEmbedder:
+        key = (specification, choice)
         with self._lock:
-            embedder = self._loaded.pop(specification, None)
+            embedder = self._loaded.pop(key, None)
             if embedder is None:
                 embedder = BatchingEmbedder(
-                    load_embedder(specification, weights_folder=self._folder, threads=self._threads),
+                    load_embedder(specification, weights_folder=self._folder, threads=self._threads, choice=choice),
                     queue_images_max=self._queue_images,
                 )
-            self._loaded[specification] = embedder  # newest last
+            self._loaded[key] = embedder  # newest last
             while len(self._loaded) > EMBEDDERS_KEPT:
                 self._loaded.pop(next(iter(self._loaded))).close()
             return embedder

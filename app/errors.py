@@ -114,6 +114,8 @@ TABLE: dict[type[Exception], tuple[int, str]] = {
     models_errors.WeightsMissing: (409, "weights_missing"),
     models_errors.WeightsDamaged: (500, "weights_damaged"),
     models_errors.FingerprintMismatch: (409, "fingerprint_mismatch"),
+    models_errors.EngineUnusable: (409, "engine_unusable"),
+    models_errors.RuntimeMismatch: (409, "runtime_mismatch"),
     models_errors.QueueFull: (503, "busy"),
     models_errors.DeadlinePassed: (503, "deadline_passed"),
     index_errors.VectorIndexError: (500, "internal"),

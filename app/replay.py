@@ -25,12 +25,14 @@ from app.db.tables import (
     GroupRow,
     ImageRow,
     IndexFileRow,
+    RuntimeRow,
     VectorRow,
 )
 from app.entry_columns import EntryColumns
 from app.indexing.files import IndexFiles
 from index import Metric, make_index
 from models.methods.dn2 import DN2Params, LiveDN2
+from models.runtime import COMPARABLE
 
 PAGE_ROWS = 4096
 NOTHING_YET = -1  # the sequence of a state that was not read yet
@@ -74,6 +76,7 @@ def _from_file(session: Session, row: CollectionRow, files: IndexFiles) -> Colle
         restored = files.read(files.path(row.id, file.digest), state)
         if restored is not None:
             state.dn2, state.entries, state.sequence = restored.dn2, restored.entries, restored.sequence
+            state.runtimes = restored.runtimes
             return state
     return None
 
@@ -120,6 +123,7 @@ def _go_on(session: Session, state: CollectionState, row: CollectionRow) -> None
     _remove(state, changes.gone)
     is_reserved = False
     for page in _pages(session, state):
+        _learn_runtimes(session, state, page)
         _apply(state, page)
         if len(page) == PAGE_ROWS and not is_reserved:  # more is to come: room for all of it is claimed at once
             _reserve(session, state)
@@ -141,6 +145,8 @@ def must_reload(row: CollectionRow, state: CollectionState) -> bool:
 def catch_up(session: Session, state: CollectionState, row: CollectionRow) -> None:
     """Apply every change above the state's sequence, all at once for those who look."""
     pages = list(_pages(session, state))
+    for page in pages:
+        _learn_runtimes(session, state, page)
     changes = _changes(session, state)
     with state.lock.write():
         _remove(state, changes.gone)
@@ -156,6 +162,8 @@ def _finish(state: CollectionState, changes: _Changes, row: CollectionRow) -> No
     state.bank_note = row.bank_note
     state.sequence = row.sequence
     state.cache = {}
+    if not len(state.entries):
+        state.runtimes = {}
 
 
 def _pages(session: Session, state: CollectionState) -> Iterator[Page]:
@@ -170,6 +178,7 @@ def _pages(session: Session, state: CollectionState) -> Iterator[Page]:
             ImageRow.group,
             cast(ImageRow.details, Text),
             VectorRow.vector,
+            VectorRow.runtime_id,
         )
         .join(VectorRow, (VectorRow.image_pk == ImageRow.id) & (VectorRow.embedding_id == state.embedding_id))
         .where(ImageRow.collection_id == state.id, ImageRow.sequence > state.sequence)
@@ -177,6 +186,15 @@ def _pages(session: Session, state: CollectionState) -> Iterator[Page]:
     )
     found = session.execute(statement, execution_options={"yield_per": PAGE_ROWS})
     yield from found.partitions()
+
+
+def _learn_runtimes(session: Session, state: CollectionState, page: Page) -> None:
+    """What the vectors of these images may be compared with, by the runtimes that computed them."""
+    new = {row.runtime_id for row in page} - state.runtimes.keys()
+    if new:
+        found = session.execute(select(RuntimeRow.id, RuntimeRow.description).where(RuntimeRow.id.in_(new)))
+        named = {pk: str(description.get("comparable_with", COMPARABLE)) for pk, description in found}
+        state.runtimes = {**state.runtimes, **named}
 
 
 def _changes(session: Session, state: CollectionState) -> _Changes:
@@ -250,7 +268,7 @@ def _reserve(session: Session, state: CollectionState) -> None:
 
 
 def _apply(state: CollectionState, page: Page) -> None:
-    pks, image_ids, hashes, roles, labels, groups, texts, blobs = zip(*page, strict=True)
+    pks, image_ids, hashes, roles, labels, groups, texts, blobs, _ = zip(*page, strict=True)
     vectors = np.frombuffer(b"".join(blobs), "<f4").reshape(len(page), state.width)
     came = EntryColumns.of(pks, image_ids, hashes, roles, labels, groups, texts)
     moved = ~_only_retold(state, came, groups, vectors)

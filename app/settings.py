@@ -89,6 +89,22 @@ class Settings(BaseSettings):
         int | None, Field(ge=1, le=256, description="Thread budget of network and search; unset: all cores.")
     ] = None
 
+    engine: Annotated[
+        Literal["auto", "openvino", "torch", "cuda"],
+        Field(
+            description="What computes vectors: OpenVINO on processors and torch on a GPU (auto), or one by name; "
+            "where OpenVINO fails, torch takes over."
+        ),
+    ] = "auto"
+    precision: Annotated[
+        Literal["auto", "exact", "float32", "bf16", "int8"],
+        Field(
+            description="How vectors are rounded: the quickest floating point that the processor has in hardware and "
+            "that passes a check against float32 (auto); float32 with every shortcut off (exact); or one by name, as "
+            "far as it passes. int8 is never taken unasked."
+        ),
+    ] = "auto"
+
     body_limit_bytes: Annotated[
         int, Field(ge=1024, le=2**34, description="Largest request body, counted while it arrives.")
     ] = 512 * 2**20

@@ -19,7 +19,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from models.backbones.embedder import BATCH_MAX, Embedder, PreparedImage
+from models.backbones.embedder import Embedder, PreparedImage
+from models.backbones.engine import BATCH_MAX
 from models.errors import DeadlinePassed, ParameterInvalid, QueueFull
 
 

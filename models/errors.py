@@ -16,6 +16,8 @@ ModelsError
         WeightsMissing              the file is not there; the message names the command that brings it
         WeightsDamaged              the file is there, its contents are not what they should be
         FingerprintMismatch         vectors of two different embeddings would be mixed
+        EngineUnusable              no engine can run the backbone here as the settings ask
+        RuntimeMismatch             stored vectors were computed so that none computed here can be compared with them
     CatalogueError              a method is not what its folder promises; the service does not start
         CardInvalid                 `card.toml` lacks a field, has an unknown one, or names another folder
         MethodNameTaken             two methods carry one name
@@ -91,6 +93,14 @@ class WeightsDamaged(WeightsError):
 
 class FingerprintMismatch(WeightsError):
     """Vectors of two different embeddings would be mixed."""
+
+
+class EngineUnusable(WeightsError):
+    """An engine cannot run the backbone here as asked."""
+
+
+class RuntimeMismatch(WeightsError):
+    """Stored vectors were computed so that none computed here can be compared with them."""
 
 
 class CatalogueError(ModelsError):

@@ -1,24 +1,35 @@
 """The process-wide settings of torch, made in one place."""
 
+import platform
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import torch
 
 from models.errors import ParameterInvalid
 
+CPU_FACTS = Path("/proc/cpuinfo")
 _in_this_thread = threading.local()
+
+
+COMPARABLE = "float32"  # vectors of this name may be mixed: float32, and whatever passed the gate against it
 
 
 @dataclass(frozen=True, slots=True)
 class RuntimeRecord:
     """How vectors were computed, kept with each batch of them; not part of an embedding's identity."""
 
-    engine: str  # "torch"
-    precision: str  # "float32"
+    engine: str  # openvino | torch | cuda
+    precision: str  # float32 | bf16 | int8
     threads: int
     versions: dict[str, str] = field(default_factory=dict)
+    hints: dict[str, str] = field(default_factory=dict)  # as read back from the engine
+    processor: str = ""
+    comparable_with: str = COMPARABLE  # vectors of equal names may be compared
 
     def describe(self) -> dict[str, object]:
         """The record as plain JSON values."""
@@ -27,6 +38,9 @@ class RuntimeRecord:
             "precision": self.precision,
             "threads": self.threads,
             "versions": dict(sorted(self.versions.items())),
+            "hints": dict(sorted(self.hints.items())),
+            "processor": self.processor,
+            "comparable_with": self.comparable_with,
         }
 
 
@@ -42,8 +56,9 @@ def configure_torch(threads: int) -> None:
     # Autotuning picks a convolution by timing it, so two runs may differ in the last bit.
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
-    # Lower-precision shortcuts would leave the record's "float32" untrue.
+    # Lower-precision shortcuts would leave the record's "float32" untrue; cuDNN's is on unless told.
     torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def use_threads(threads: int) -> None:
@@ -53,6 +68,23 @@ def use_threads(threads: int) -> None:
         _in_this_thread.threads = threads
 
 
+@cache
 def library_versions() -> dict[str, str]:
-    """Versions of the libraries that touch pixels or vectors, by package name."""
-    return {name: version(name) for name in ("torch", "torchvision", "numpy", "pillow")}
+    """Versions of the libraries that touch pixels or vectors, by package name; one that is absent is left out."""
+    found: dict[str, str] = {}
+    for name in ("torch", "torchvision", "openvino", "numpy", "pillow"):
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+@cache
+def processor_name() -> str:
+    """The processor as it names itself, with the machine's architecture."""
+    name = platform.processor()
+    with suppress(OSError):  # not Linux
+        for line in CPU_FACTS.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                name = line.partition(":")[2]
+                break
+    return f"{name.strip() or 'unknown'} ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()})"

@@ -138,7 +138,7 @@ def copy_distance(core: Core, state: CollectionState, pks: Sequence[int], contex
 
     The sample depends on the images' ids alone. Raises Conflict when no image's bytes can be read.
     """
-    embedder = core.embedders.get(core.embedders.specification(state.embedding))
+    embedder = core.embedders.of(state)
     with state.lock.read():
         left = np.asarray(pks, np.int64)
         left = left[state.entries.known(left)]

@@ -139,7 +139,7 @@ def _candidate(core: Core, upload: Upload, given: dict[str, Any]) -> _Candidate:
 
 def _embed_new(core: Core, state: CollectionState, candidates: Sequence[_Candidate]) -> dict[str, Any]:
     """Give every candidate whose bytes are not stored yet its vector; returns the runtime that computed them."""
-    embedder = core.embedders.get(core.embedders.specification(state.embedding))
+    embedder = core.embedders.of(state)
     with state.lock.read():
         known = {
             one.image_id: state.entries[pk].sha256

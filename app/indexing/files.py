@@ -21,7 +21,7 @@ from index import SnapshotDamaged, open_arrays, write_arrays
 from models.methods.dn2 import LiveDN2
 
 log = logging.getLogger("oddity.indexing")
-FORMAT = 1  # of what stands in a file; a file of another format is built anew
+FORMAT = 2  # of what stands in a file; a file of another format is built anew
 DAMAGED_SUFFIX = ".damaged"
 
 
@@ -40,6 +40,7 @@ class Restored:
     sequence: int
     dn2: LiveDN2
     entries: EntryTable
+    runtimes: dict[int, str]
 
 
 class IndexFiles:
@@ -72,6 +73,7 @@ class IndexFiles:
             "sequence": state.sequence,
             "parameters": _parameters(state),
             "indexes": indexes,
+            "runtimes": {str(pk): name for pk, name in state.runtimes.items()},
         }
         unnamed = self.folder / f"{state.id}-unnamed.index"
         size = write_arrays(unnamed, arrays, facts)
@@ -145,7 +147,8 @@ class IndexFiles:
                 arrays={name: array.read() for name, array in file.under("dn2/").items()},
                 grouped=_grouped(entries, state.dn2.bank.ids()),
             )
-            return Restored(facts["sequence"], dn2, entries)
+            runtimes = {int(pk): str(name) for pk, name in facts["runtimes"].items()}
+            return Restored(facts["sequence"], dn2, entries, runtimes)
 
 
 def _parameters(state: CollectionState) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def vectors_of(core: Core, state: CollectionState, uploads: Sequence[Upload], id
                     problems[place] = item_problem(error)
             vectors = state.vectors([entry.pk for entry in entries if entry is not None])
         return Vectors(vectors, places, problems, entries, [])
-    embedder = core.embedders.get(core.embedders.specification(state.embedding))
+    embedder = core.embedders.of(state)
     prepared = core.embedders.prepare(embedder.embedder, [upload.data for upload in uploads])
     good = []
     for place, image in enumerate(prepared):

@@ -9,15 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.backbones.engine import POOLED, Engine, stage_output
+from models.backbones.engine import BATCH_MAX, BATCH_SIZES, POOLED, Engine, stage_output
 from models.backbones.record import STAGES
 from models.errors import FingerprintMismatch, ParameterInvalid
 from models.images import DECODER_RULES, ImageLimits, decode_image, pixel_sha256
 from models.preprocessing import Fit, Preprocessing
-from models.runtime import RuntimeRecord, library_versions
-
-BATCH_SIZES = (1, 2, 4, 8, 16)
-BATCH_MAX = BATCH_SIZES[-1]
+from models.runtime import COMPARABLE, RuntimeRecord, library_versions, processor_name
 
 _WEIGHTS = re.compile(r"embedded|stand-in|torchvision|file:.+", re.DOTALL)
 
@@ -89,7 +86,13 @@ class PreparedImage:
 class Embedder:
     """A frozen backbone with its preprocessing; safe for many threads, and nothing about it ever changes."""
 
-    def __init__(self, identity: EmbeddingIdentity, engine: Engine, stage_widths: Sequence[int]) -> None:
+    def __init__(
+        self,
+        identity: EmbeddingIdentity,
+        engine: Engine,
+        stage_widths: Sequence[int],
+        comparable_with: str = COMPARABLE,
+    ) -> None:
         self.identity = identity
         self.width = sum(stage_widths[stage - 1] for stage in identity.stages)
         self.runtime = RuntimeRecord(
@@ -97,6 +100,9 @@ class Embedder:
             precision=engine.precision,
             threads=engine.threads,
             versions=library_versions(),
+            hints=engine.hints,
+            processor=processor_name(),
+            comparable_with=comparable_with,
         )
         self._engine = engine
         self._preparation = _canonical_sha256(

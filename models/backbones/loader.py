@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from models.backbones.choice import EngineChoice, Network, choose_engine
 from models.backbones.embedder import Embedder, EmbeddingIdentity, EmbeddingSpec
-from models.backbones.engine import TorchEngine, tensor_shapes
+from models.backbones.network import tensor_shapes
 from models.backbones.record import BackboneRecord
 from models.backbones.resnet import BACKBONES
 from models.backbones.stand_in import stand_in_weights
@@ -17,7 +18,7 @@ from models.errors import ParameterInvalid, WeightsDamaged, WeightsMissing
 from models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from models.runtime import configure_torch
 
-__all__ = ["BACKBONES", "EmbeddingSpec", "default_weights", "load_embedder"]
+__all__ = ["BACKBONES", "EmbeddingSpec", "EngineChoice", "default_weights", "load_embedder"]
 
 EMBEDDED_FOLDER = Path(__file__).parent / "embedded"
 
@@ -45,16 +46,22 @@ def default_weights(backbone: str = "resnet18", *, embedded_folder: Path = EMBED
 
 
 def load_embedder(
-    spec: EmbeddingSpec, *, weights_folder: Path, threads: int, embedded_folder: Path = EMBEDDED_FOLDER
+    spec: EmbeddingSpec,
+    *,
+    weights_folder: Path,
+    threads: int,
+    choice: EngineChoice = EngineChoice(),  # noqa: B008 - frozen
+    embedded_folder: Path = EMBEDDED_FOLDER,
 ) -> Embedder:
     """A working embedder with exactly the weights the spec names; nothing is ever downloaded.
 
-    A relative `file:` path is looked up in `weights_folder`.
+    A relative `file:` path is looked up in `weights_folder`. `choice` decides what computes, never what is computed.
 
     Raises:
         ParameterInvalid: the backbone is unknown, or the image size out of range.
         WeightsMissing: the file is not there; the message names the command that brings it.
         WeightsDamaged: the file is not what its record says, or does not fit the backbone.
+        EngineUnusable: the engine named cannot run on this machine.
     """
     record = BACKBONES.get(spec.backbone)
     if record is None:
@@ -78,7 +85,9 @@ def load_embedder(
         stages=spec.stages,
         preprocessing=preprocessing,
     )
-    return Embedder(identity, TorchEngine(record.name, tensors, spec.stages, threads), record.stage_widths)
+    network = Network(record.name, identity.weights_sha256, tensors, spec.stages, preprocessing)
+    chosen = choose_engine(network, choice, threads)
+    return Embedder(identity, chosen.engine, record.stage_widths, chosen.comparable_with)
 
 
 def _find(

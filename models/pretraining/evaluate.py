@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from models.backbones.embedder import BATCH_MAX, Embedder
+from models.backbones.embedder import Embedder
+from models.backbones.engine import BATCH_MAX
 from models.errors import ImageTooLarge, ImageUnreadable, ParameterInvalid
 from models.images import ImageLimits
 from models.pretraining.data import SUFFIXES

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import save
 from torch import Tensor
 
-from models.backbones.engine import tensor_shapes
+from models.backbones.network import tensor_shapes
 from models.backbones.weights import file_sha256
 from models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from models.pretraining.errors import ExportInvalid

@@ -23,13 +23,11 @@ class OpenVinoTeacher:
         self.name = path.name
         self.image_size = image_size
         self._batch = batch
-        core = openvino.Core()  # type: ignore[attr-defined]
+        core = openvino.Core()
         try:
             self.sha256 = file_sha256(path)
             graph = core.read_model(path)
-            cut = openvino.Model(  # type: ignore[attr-defined]
-                _features_and_logits(graph), graph.get_parameters(), "teacher"
-            )
+            cut = openvino.Model(_features_and_logits(graph), graph.get_parameters(), "teacher")
             cut.reshape([batch, image_size, image_size, 3])
             self._compiled = core.compile_model(
                 cut, "CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}

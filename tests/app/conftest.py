@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from starlette.testclient import TestClient
 import app.embedders
 from app.main import create_app
 from app.settings import Settings
+from models.backbones.choice import EngineChoice
 from models.backbones.embedder import Embedder
 from models.backbones.loader import EmbeddingSpec, load_embedder
 
@@ -18,16 +20,16 @@ Serve = Callable[..., AbstractContextManager[TestClient]]
 
 
 @cache
-def kept(spec: EmbeddingSpec, weights_folder: Path, threads: int) -> Embedder:
-    return load_embedder(spec, weights_folder=weights_folder, threads=threads)
+def kept(spec: EmbeddingSpec, weights_folder: Path, threads: int, choice: EngineChoice) -> Embedder:
+    return load_embedder(spec, weights_folder=weights_folder, threads=threads, choice=choice)
 
 
 @pytest.fixture(autouse=True, scope="session")
 def embedders_are_kept() -> Iterator[None]:
-    def load(spec: EmbeddingSpec, *, weights_folder: Path, threads: int) -> Embedder:
+    def load(spec: EmbeddingSpec, *, weights_folder: Path, threads: int, choice: EngineChoice) -> Embedder:
         # Only weights that need no file are the same in every folder.
         folder = Path() if spec.weights in ("stand-in", "embedded") else weights_folder
-        return kept(spec, folder, threads)
+        return kept(spec, folder, threads, replace(choice, cache_folder=None))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(app.embedders, "load_embedder", load)

@@ -47,6 +47,8 @@ ANSWERS = {
     "WeightsMissing": (409, "weights_missing"),
     "WeightsDamaged": (500, "weights_damaged"),
     "FingerprintMismatch": (409, "fingerprint_mismatch"),
+    "EngineUnusable": (409, "engine_unusable"),
+    "RuntimeMismatch": (409, "runtime_mismatch"),
     "CatalogueError": OURS,  # a family; its members stop the service when it starts
     "CardInvalid": OURS,
     "MethodNameTaken": OURS,

@@ -16,6 +16,7 @@ import uvicorn
 import app.embedders
 from app.main import create_app
 from app.settings import Settings
+from models.backbones.choice import EngineChoice
 from models.backbones.embedder import Embedder
 from models.backbones.loader import EmbeddingSpec, load_embedder
 
@@ -25,7 +26,10 @@ SETTINGS = Settings(data=Path(sys.argv[1]), weights="stand-in", image_size=32, t
 @cache
 def embedder() -> Embedder:
     return load_embedder(
-        EmbeddingSpec(weights="stand-in", image_size=32), weights_folder=SETTINGS.data / "weights", threads=1
+        EmbeddingSpec(weights="stand-in", image_size=32),
+        weights_folder=SETTINGS.data / "weights",
+        threads=1,
+        choice=EngineChoice(engine="torch"),  # the threads of OpenVINO would not survive the fork
     )
 
 

@@ -26,11 +26,12 @@ from models.backbones.embedder import (
     PreparedImage,
     padded_size,
 )
-from models.backbones.engine import TorchEngine, tensor_shapes
 from models.backbones.fetch import fetch_weights
 from models.backbones.loader import default_weights, load_embedder
+from models.backbones.network import tensor_shapes
 from models.backbones.resnet import BACKBONES
 from models.backbones.stand_in import stand_in_weights
+from models.backbones.torch_engine import TorchEngine
 from models.backbones.weights import tensors_sha256
 from models.errors import FingerprintMismatch, ParameterInvalid, WeightsDamaged, WeightsMissing
 from models.images import ImageLimits
@@ -312,8 +313,13 @@ def test_a_change_of_decoder_rules_changes_the_fingerprint(monkeypatch: pytest.M
 
 def test_the_runtime_is_recorded_apart(embedder: Embedder) -> None:
     described = embedder.runtime.describe()
-    assert (described["engine"], described["precision"], described["threads"]) == ("torch", "float32", 1)
-    assert set(described["versions"]) == {"torch", "torchvision", "numpy", "pillow"}
+    assert (described["engine"], described["precision"], described["threads"]) == ("openvino", "float32", 1)
+    assert set(described["versions"]) == {"torch", "torchvision", "openvino", "numpy", "pillow"}
+    assert (
+        described["hints"]["INFERENCE_PRECISION_HINT"] == "f32" and described["hints"]["INFERENCE_NUM_THREADS"] == "1"
+    )
+    assert described["comparable_with"] == "float32" and described["processor"]
+    assert json.loads(json.dumps(described)) == described
     assert "engine" not in embedder.identity.describe()
 
 

@@ -1,0 +1,195 @@
+"""The backbone in OpenVINO: the usual engine on processors.
+
+The network is written node by node from the folded weights, with the batch as the only free size. OpenVINO makes the
+kernels of a batch size when that size comes for the first time and keeps them, so that one compiled network serves all
+sizes: the vectors have the same bits as those of a network compiled for the one size, the weights lie in memory once,
+and nothing is compiled again. Compiling takes a fraction of a second, as long as reading OpenVINO's own cache would,
+so none is kept.
+"""
+
+import threading
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.backbones.engine import BATCH_MAX, BATCH_SIZES, POOLED, stage_output
+from models.backbones.network import FoldedNetwork, folded_network
+from models.backbones.record import STAGES
+from models.errors import EngineUnusable
+
+absent = ""  # why there is no OpenVINO
+try:
+    import openvino
+    from openvino import opset13 as ops
+except ImportError as error:  # a machine it has no wheel for: torch runs there
+    openvino, ops, absent = None, None, str(error)
+
+DEVICE = "CPU"
+_PRECISIONS = {"f32": "float32", "bf16": "bf16", "f16": "float16"}
+_HINTS = (
+    "INFERENCE_PRECISION_HINT",
+    "EXECUTION_MODE_HINT",
+    "PERFORMANCE_HINT",
+    "INFERENCE_NUM_THREADS",
+    "NUM_STREAMS",
+    "ENABLE_CPU_PINNING",
+)
+
+
+class OpenVinoEngine:
+    """A network as `build_graph` or quantisation made it, compiled for the processor with every hint set.
+
+    Which outputs are computed is decided by compiling a part of the graph for each set of outputs asked for, when it is
+    asked for first: maps of early stages do not cost the later ones.
+    """
+
+    name = "openvino"
+
+    def __init__(self, graph: Any, precision: str, threads: int, *, is_exact: bool = False) -> None:
+        """Raises EngineUnusable: OpenVINO is absent, refuses the network, or computes otherwise than it was told."""
+        require_openvino()
+        self.threads = threads
+        self._graph = graph
+        is_wide = precision == "float32" or (precision == "int8" and "bf16" not in native_precisions())
+        self._config = {
+            "INFERENCE_PRECISION_HINT": "f32" if is_wide else "bf16",
+            "EXECUTION_MODE_HINT": "ACCURACY" if is_exact else "PERFORMANCE",
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "ENABLE_CPU_PINNING": False,  # decoders and jobs share the cores
+        }
+        self._requests: dict[tuple[str, ...], Any] = {}
+        self._lock = threading.Lock()
+        compiled = self._compiled((POOLED,))
+        self.hints = {name: _plain(compiled.get_property(name)) for name in _HINTS}
+        found = _PRECISIONS.get(self.hints["INFERENCE_PRECISION_HINT"], self.hints["INFERENCE_PRECISION_HINT"])
+        expected = "float32" if is_wide else "bf16"
+        if found != expected:
+            raise EngineUnusable(f"`precision` of OpenVINO must be {expected}; it says that it computes in {found}.")
+        self.precision = "int8" if precision == "int8" else found
+        self._requests[(POOLED,)] = compiled.create_infer_request()
+
+    def run(self, batch: NDArray[np.float32], outputs: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        assert len(batch) in BATCH_SIZES
+        names = tuple(sorted(set(outputs)))
+        if not names:
+            return {}
+        # One at a time: each run has all threads, so two at once would only halve each other.
+        with self._lock:
+            request = self._requests.get(names)
+            if request is None:
+                request = self._requests[names] = self._compiled(names).create_infer_request()
+            found = request.infer([np.ascontiguousarray(batch)], share_inputs=True, share_outputs=False)
+            return {name: found[place] for place, name in enumerate(names)}
+
+    def _compiled(self, names: tuple[str, ...]) -> Any:
+        sources = [self._graph.output(name).get_node().input_value(0) for name in names]
+        try:
+            part = openvino.Model(sources, self._graph.get_parameters(), "backbone")
+            return core().compile_model(part, DEVICE, self._config)
+        except RuntimeError as error:
+            raise EngineUnusable(f"`network` must compile in OpenVINO; {_first_line(error)}") from error
+
+
+@cache
+def core() -> Any:
+    """OpenVINO with its plug-in for processors, loaded once."""
+    return openvino.Core()
+
+
+def require_openvino() -> None:
+    """Nothing, where OpenVINO is installed. Raises EngineUnusable."""
+    if openvino is None:
+        raise EngineUnusable(f"`engine` openvino must be installed; importing it failed: {absent}.")
+
+
+def save(graph: Any, path: Path) -> None:
+    """Write a graph as OpenVINO's pair of files, its numbers as they are."""
+    openvino.save_model(graph, path, compress_to_fp16=False)
+
+
+def native_precisions() -> tuple[str, ...]:
+    """What this processor computes natively in OpenVINO, the quickest first of those that round floating point."""
+    if openvino is None:
+        return ("float32",)
+    able = core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
+    return ("bf16", "float32") if "BF16" in able else ("float32",)
+
+
+def build_graph(
+    backbone: str, tensors: Mapping[str, NDArray[np.float32]], stages: Sequence[int], image_size: int
+) -> Any:
+    """The network as an OpenVINO graph with outputs "pooled" and "stage1" to "stage4" in float32.
+
+    Shapes: image (1 to 16, 3, S, S) -> as Engine.run.
+
+    Raises:
+        EngineUnusable: OpenVINO is absent.
+    """
+    require_openvino()
+    network = folded_network(backbone, tensors)
+    image = ops.parameter([openvino.Dimension(1, BATCH_MAX), 3, image_size, image_size], np.float32, name="image")
+    return _graph(network, image, stages)
+
+
+def _graph(network: FoldedNetwork, image: Any, stages: Sequence[int]) -> Any:
+    features = ops.max_pool(
+        ops.relu(_convolved(image, network.stem[0])), [2, 2], [1, 1], [1, 1], [1, 1], [3, 3]
+    ).output(0)
+    space = ops.constant(np.array([2, 3]))
+    means: list[Any] = []
+    results: list[Any] = []
+    for stage in STAGES:
+        for block in network.layers[stage - 1]:
+            features = _residual(features, block)
+        if stage in stages:
+            means.append(ops.reduce_mean(features, space, keep_dims=False))
+        innermost = ops.transpose(features, ops.constant(np.array([0, 2, 3, 1])))
+        results.append(_result(innermost, stage_output(stage)))
+    results.append(_result(ops.concat(means, axis=1) if len(means) > 1 else means[0], POOLED))
+    return openvino.Model(results, [image], "backbone")
+
+
+def _residual(features: Any, block: Any) -> Any:
+    """Basic and bottleneck block of torchvision's ResNet, both orders of convolutions."""
+    beside = features if block.downsample is None else _convolved(features, block.downsample[0])
+    branch = _convolved(ops.relu(_convolved(features, block.conv1)), block.conv2)
+    if hasattr(block, "conv3"):
+        branch = _convolved(ops.relu(branch), block.conv3)
+    return ops.relu(ops.add(branch, beside))
+
+
+def _convolved(features: Any, convolution: Any) -> Any:
+    weight = convolution.weight.detach().contiguous().numpy()
+    assert convolution.bias is not None
+    bias = ops.constant(convolution.bias.detach().numpy().reshape(1, -1, 1, 1))
+    padding = [int(side) for side in convolution.padding]
+    geometry = (list(convolution.stride), padding, padding, list(convolution.dilation))
+    if convolution.groups == 1:
+        return ops.add(ops.convolution(features, ops.constant(weight), *geometry), bias)
+    grouped = weight.reshape(convolution.groups, -1, *weight.shape[1:])
+    return ops.add(ops.group_convolution(features, ops.constant(grouped), *geometry), bias)
+
+
+def _result(node: Any, name: str) -> Any:
+    result = ops.result(node)
+    node.output(0).get_tensor().set_names({name})
+    return result
+
+
+def _plain(value: Any) -> str:
+    """A property as OpenVINO writes it: Python shows some as objects."""
+    name = getattr(value, "get_type_name", None)
+    if name is not None:
+        return str(name())
+    return str(getattr(value, "name", value))
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

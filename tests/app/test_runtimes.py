@@ -1,0 +1,108 @@
+"""Vectors that another engine or precision computed: compared where the gate passed, else float32, else refused."""
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+import app.embedders
+from app.db.tables import RuntimeRow
+from app.embedders import Embedders
+from models.backbones.choice import EngineChoice
+from models.backbones.embedder import Embedder, EmbeddingSpec
+from models.backbones.loader import load_embedder
+from models.backbones.torch_engine import gpu_precisions
+from models.errors import EngineUnusable
+from models.runtime import COMPARABLE
+from tests.app.conftest import Serve
+from tests.conftest import add, png
+from tests.contract.problem_shape import problem_of
+
+C = "/v1/collections/c"
+IMAGES = {f"i{seed}": png(seed) for seed in range(4)}
+QUERY = {"files": ("q.png", png(9), "image/png")}
+
+
+def runtimes(client) -> list[dict]:
+    with client.app.state.core.database.read() as session:
+        return list(session.scalars(select(RuntimeRow.description)))
+
+
+def pretend(client, comparable_with: str) -> None:
+    """The record as it would be had the vectors been computed at another precision."""
+    core = client.app.state.core
+    with core.database.write() as session:
+        for row in session.scalars(select(RuntimeRow)):
+            row.description = {**row.description, "comparable_with": comparable_with}
+    core.shelf.drop("c")
+
+
+def test_the_record_says_how_vectors_were_computed(client) -> None:
+    add(client, "c", IMAGES)
+    described = runtimes(client)[0]
+    assert described["engine"] == "openvino" and described["comparable_with"] == COMPARABLE
+    assert described["hints"]["INFERENCE_PRECISION_HINT"] == "f32"
+
+
+def test_another_float32_engine_goes_on_with_the_same_collection(serve: Serve) -> None:
+    with serve(engine="torch") as client:
+        add(client, "c", IMAGES)
+        by_torch = client.post(f"{C}/anomaly", files=QUERY).json()["results"][0]
+    with serve(engine="openvino", precision="exact") as client:
+        by_openvino = client.post(f"{C}/anomaly", files=QUERY).json()["results"][0]
+        add(client, "c", {"more": png(77)})
+        assert {one["engine"] for one in runtimes(client)} == {"torch", "openvino"}
+        assert client.post(f"{C}/anomaly", files=QUERY).status_code == 200
+    assert by_openvino["score"] == pytest.approx(by_torch["score"], rel=1e-4)
+    assert [one["id"] for one in by_openvino["neighbours"]] == [one["id"] for one in by_torch["neighbours"]]
+
+
+def test_vectors_that_nothing_here_can_be_compared_with_are_refused(client) -> None:
+    add(client, "c", IMAGES)
+    before = client.post(f"{C}/anomaly", files=QUERY).json()["results"][0]["score"]
+    pretend(client, "int8 0123456789abcdef")
+    for path in ("anomaly", "query", "images"):
+        problem = problem_of(client.post(f"{C}/{path}", files=QUERY), 409, "runtime_mismatch")
+        assert "int8 0123456789abcdef" in problem["detail"] and "ODDITY_PRECISION" in problem["detail"]
+    # What is stored can still be looked at, and an emptied collection takes whatever comes.
+    assert client.post(f"{C}/anomaly", json={"ids": ["i0"]}).status_code == 200
+    client.post(f"{C}/images/delete", json={"ids": list(IMAGES)}).raise_for_status()
+    pretend(client, COMPARABLE)
+    add(client, "c", IMAGES)
+    assert client.post(f"{C}/anomaly", files=QUERY).json()["results"][0]["score"] == before
+
+
+@pytest.fixture
+def apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At int8, a real embedder that did not pass the gate; at any other precision the usual one."""
+
+    def load(spec: EmbeddingSpec, *, weights_folder: Path, threads: int, choice: EngineChoice) -> Embedder:
+        plain = load_embedder(spec, weights_folder=weights_folder, threads=threads, choice=EngineChoice("torch"))
+        if choice.precision != "int8":
+            return plain
+        return Embedder(plain.identity, plain._engine, (64, 128, 256, 512), "int8 0123456789abcdef")
+
+    monkeypatch.setattr(app.embedders, "load_embedder", load)
+
+
+def test_an_int8_service_serves_float32_collections_in_float32_and_its_own_in_int8(serve: Serve, apart: None) -> None:
+    with serve() as client:
+        add(client, "c", IMAGES)
+        expected = client.post(f"{C}/anomaly", files=QUERY).json()["results"]
+    with serve(precision="int8") as client:
+        assert client.post(f"{C}/anomaly", files=QUERY).json()["results"] == expected
+        add(client, "c", {"more": png(5)})
+        assert {one["comparable_with"] for one in runtimes(client)} == {COMPARABLE}
+        add(client, "new", IMAGES)
+        assert {one["comparable_with"] for one in runtimes(client)} == {COMPARABLE, "int8 0123456789abcdef"}
+        assert client.post("/v1/collections/new/anomaly", files=QUERY).status_code == 200
+    with serve() as client:
+        problem_of(client.post("/v1/collections/new/anomaly", files=QUERY), 409, "runtime_mismatch")
+        assert client.post(f"{C}/anomaly", files=QUERY).status_code == 200
+
+
+def test_a_gpu_that_is_not_there_stops_the_service_at_its_start(settings) -> None:
+    if gpu_precisions():
+        return  # there is one
+    with pytest.raises(EngineUnusable, match="cuda must find a GPU"):
+        Embedders(settings.model_copy(update={"engine": "cuda"}), 1)

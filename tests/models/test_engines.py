@@ -1,0 +1,292 @@
+"""Every engine against torch in float32: the same numbers, no influence between rows, and what passes the gate."""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.backbones import openvino_engine, torch_engine
+from models.backbones.choice import EngineChoice, Network, choose_engine
+from models.backbones.engine import BATCH_SIZES, POOLED, Engine
+from models.backbones.loader import EmbeddingSpec, load_embedder
+from models.backbones.made_images import made_images
+from models.backbones.network import tensor_shapes
+from models.backbones.openvino_engine import OpenVinoEngine, build_graph
+from models.backbones.parity import Parity, compare, kept_parity, measure_parity
+from models.backbones.resnet import BACKBONES
+from models.backbones.stand_in import stand_in_weights
+from models.backbones.torch_engine import TorchEngine
+from models.errors import EngineUnusable, ParameterInvalid
+from models.preprocessing import Preprocessing
+
+STAGES = (2, 4)
+SIDE = 32
+EVERY_OUTPUT = (POOLED, "stage1", "stage2", "stage3", "stage4")
+
+
+def weights(name: str) -> dict[str, np.ndarray]:
+    return stand_in_weights(name, tensor_shapes(name), sum(BACKBONES[name].blocks))
+
+
+def network(name: str = "resnet18") -> Network:
+    return Network(name, "ab" * 32, weights(name), STAGES, Preprocessing(SIDE))
+
+
+def images(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(count, 3, SIDE, SIDE)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def judge() -> TorchEngine:
+    return TorchEngine("resnet18", weights("resnet18"), STAGES, 1)
+
+
+@pytest.fixture(scope="module")
+def openvino() -> OpenVinoEngine:
+    return OpenVinoEngine(build_graph("resnet18", weights("resnet18"), STAGES, SIDE), "float32", 1)
+
+
+# OpenVINO
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d"])
+def test_every_output_of_openvino_is_that_of_torch(name: str) -> None:
+    tensors, batch = weights(name), images(2)
+    expected = TorchEngine(name, tensors, STAGES, 1).run(batch, EVERY_OUTPUT)
+    found = OpenVinoEngine(build_graph(name, tensors, STAGES, SIDE), "float32", 1).run(batch, EVERY_OUTPUT)
+    assert found.keys() == expected.keys() == set(EVERY_OUTPUT)
+    for output, values in expected.items():
+        assert found[output].shape == values.shape and found[output].dtype == np.float32
+        np.testing.assert_allclose(found[output], values, atol=1e-5 * np.abs(values).max(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", BATCH_SIZES)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_in_openvino_mates_and_place_change_no_bit(openvino: OpenVinoEngine, size: int, threads: int) -> None:
+    engine = openvino
+    if threads == 2:
+        engine = OpenVinoEngine(build_graph("resnet18", weights("resnet18"), STAGES, SIDE), "float32", 2)
+    probe, *mates = images(size + 1, seed=size)
+    padded = np.zeros((size, 3, SIDE, SIDE), dtype=np.float32)
+    padded[0] = probe
+    alone = engine.run(padded, (POOLED,))[POOLED][0]
+    for place in {0, 1, size // 2, size - 1} & set(range(size)):
+        batch = np.stack(mates)
+        batch[place] = probe
+        np.testing.assert_array_equal(engine.run(batch, (POOLED,))[POOLED][place], alone)
+
+
+def test_sizes_may_come_in_any_order(openvino: OpenVinoEngine) -> None:
+    batch = images(16)
+    first = {size: openvino.run(batch[:size], (POOLED,))[POOLED] for size in BATCH_SIZES}
+    for size in (*reversed(BATCH_SIZES), 1, 16, 2):
+        np.testing.assert_array_equal(openvino.run(batch[:size], (POOLED,))[POOLED], first[size])
+        gap = np.linalg.norm(first[size] - first[16][:size], axis=1) / np.linalg.norm(first[size], axis=1)
+        assert gap.max() < 1e-5
+
+
+def test_outputs_asked_for_apart_are_those_asked_for_together(openvino: OpenVinoEngine) -> None:
+    batch = images(2)
+    together = openvino.run(batch, EVERY_OUTPUT)
+    for name in EVERY_OUTPUT:
+        found = openvino.run(batch, (name,))
+        assert list(found) == [name]
+        np.testing.assert_allclose(found[name], together[name], rtol=1e-5, atol=1e-6)
+    assert openvino.run(batch, ()) == {}
+
+
+def test_answers_are_the_callers_own(openvino: OpenVinoEngine) -> None:
+    batch = images(1)
+    first = openvino.run(batch, (POOLED,))[POOLED]
+    kept = first.copy()
+    openvino.run(images(1, seed=9), (POOLED,))
+    np.testing.assert_array_equal(first, kept)
+
+
+@pytest.mark.parametrize("is_exact", [False, True])
+def test_every_hint_is_set_and_read_back(is_exact: bool) -> None:
+    graph = build_graph("resnet18", weights("resnet18"), (4,), SIDE)
+    engine = OpenVinoEngine(graph, "float32", 2, is_exact=is_exact)
+    assert engine.precision == "float32"
+    assert engine.hints == {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "EXECUTION_MODE_HINT": "ACCURACY" if is_exact else "PERFORMANCE",
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": "2",
+        "NUM_STREAMS": "1",
+        "ENABLE_CPU_PINNING": "False",
+    }
+
+
+# The gate
+
+
+def test_rounding_alone_passes_as_float32(openvino: OpenVinoEngine, judge: TorchEngine) -> None:
+    parity = measure_parity(openvino, judge, Preprocessing(SIDE))
+    assert parity.is_float32 and parity.is_comparable and parity.images == 8
+
+
+def test_the_gate_sees_bf16_and_wrong_weights_for_what_they_are(judge: TorchEngine) -> None:
+    tensors = weights("resnet18")
+    rounded = measure_parity(TorchEngine("resnet18", tensors, STAGES, 1, precision="bf16"), judge, Preprocessing(SIDE))
+    assert not rounded.is_float32 and rounded.is_usable_apart
+    assert 0.999 < rounded.cosine_min < 1 and 0 < rounded.shift_rms < 0.05
+    tensors["layer4.1.conv2.weight"] = tensors["layer4.1.conv2.weight"] * np.float32(1.5)
+    other = measure_parity(TorchEngine("resnet18", tensors, STAGES, 1, precision="bf16"), judge, Preprocessing(SIDE))
+    assert not other.is_comparable
+
+
+def test_the_bars_stand_where_they_are_said_to() -> None:
+    passing = Parity(48, cosine_min=0.9991, gap_max=0.02, shift_rms=0.0099, shift_max=0.049)
+    assert passing.is_comparable and not passing.is_float32
+    bars = {"cosine_min": 0.9989, "shift_rms": 0.0101, "shift_max": 0.051}
+    for name, value in bars.items():
+        assert not Parity(**{**passing.describe(), name: value}).is_comparable
+    assert Parity(48, 0.98, 0.2, 0.2, 0.4).is_usable_apart and not Parity(48, 0.96, 0.2, 0.2, 0.4).is_usable_apart
+
+
+def test_a_shift_of_scores_is_told_in_shares_of_their_spread() -> None:
+    random = np.random.default_rng(0)
+    truth = random.normal(size=(40, 16)).astype(np.float32)
+    assert compare(truth, truth).shift_max == 0
+    small, large = (
+        compare(truth + size * random.normal(size=truth.shape).astype(np.float32), truth) for size in (0.01, 0.1)
+    )
+    assert 0 < small.shift_rms < large.shift_rms and small.shift_rms <= small.shift_max
+    assert small.gap_max == pytest.approx(0.01, rel=1)
+    doubled = compare(2 * truth, truth)  # cosine does not see the length
+    assert doubled.shift_max < 1e-6 and doubled.gap_max == pytest.approx(1)
+    broken = truth.copy()
+    broken[3, 3] = np.nan
+    assert not compare(broken, truth).is_usable_apart
+
+
+def test_what_was_measured_is_kept_and_damage_is_measured_again(tmp_path: Path) -> None:
+    calls = []
+
+    def measure() -> Parity:
+        calls.append(1)
+        return Parity(8, 1.0, 1e-7, 0.0, 0.0)
+
+    path = tmp_path / "parity" / "a.json"
+    assert kept_parity(path, measure) == kept_parity(path, measure) == measure()
+    assert len(calls) == 2  # one of them this test's own
+    path.write_text("{}")
+    kept_parity(path, measure)
+    assert len(calls) == 3 and json.loads(path.read_text())["images"] == 8
+    assert [one.name for one in path.parent.iterdir()] == ["a.json"]
+
+
+def test_made_images_are_seeded_and_of_three_kinds() -> None:
+    some = made_images(6, 32, seed=1)
+    np.testing.assert_array_equal(some[:3], made_images(3, 32, seed=1))
+    assert not np.array_equal(some, made_images(6, 32, seed=2))
+    assert some.shape == (6, 32, 32, 3) and all(one.std() > 10 for one in some)
+
+
+# Choosing
+
+
+def test_the_usual_choice_is_openvino(tmp_path: Path) -> None:
+    chosen = choose_engine(network(), EngineChoice(cache_folder=tmp_path), 1)
+    assert (chosen.engine.name, chosen.comparable_with) == ("openvino", "float32")
+    assert len(list((tmp_path / "parity").iterdir())) >= 1
+
+
+@pytest.mark.parametrize(("engine", "name"), [("torch", "torch"), ("openvino", "openvino")])
+def test_an_engine_may_be_named(engine: str, name: str) -> None:
+    chosen = choose_engine(network(), EngineChoice(engine, "exact"), 1)
+    assert (chosen.engine.name, chosen.engine.precision) == (name, "float32")
+
+
+def test_without_openvino_torch_serves(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(openvino_engine, "openvino", None)
+    monkeypatch.setattr(openvino_engine, "absent", "no module")
+    chosen = choose_engine(network(), EngineChoice(), 1)
+    assert (chosen.engine.name, chosen.comparable_with, chosen.parity) == ("torch", "float32", None)
+    assert "importing it failed: no module" in caplog.text
+
+
+@dataclass
+class Skewed:
+    """A real engine whose vectors are not quite right, as a faulty kernel's would be."""
+
+    inner: Engine
+    name = "openvino"
+    precision = "float32"
+    threads = 1
+    hints: dict[str, str]
+
+    def run(self, batch: np.ndarray, outputs: tuple[str, ...]) -> dict[str, np.ndarray]:
+        return {name: values + 0.05 * values.max() for name, values in self.inner.run(batch, outputs).items()}
+
+
+def test_an_engine_that_computes_something_else_never_serves(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, judge: TorchEngine
+) -> None:
+    monkeypatch.setattr("models.backbones.choice.OpenVinoEngine", lambda *_, **__: Skewed(judge, {}))
+    chosen = choose_engine(network(), EngineChoice(), 1)
+    assert chosen.engine.name == "torch"
+    assert "differs too much from float32" in caplog.text
+
+
+def test_bf16_that_the_processor_lacks_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(openvino_engine, "native_precisions", lambda: ("float32",))
+    chosen = choose_engine(network(), EngineChoice(precision="bf16"), 1)
+    assert chosen.engine.precision == "float32"
+    assert "does not compute in it natively" in caplog.text
+
+
+def test_a_gpu_that_is_not_there_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_engine.torch.cuda, "is_available", lambda: False)
+    with pytest.raises(EngineUnusable, match=r"there is none\. Choose auto or openvino"):
+        choose_engine(network(), EngineChoice("cuda"), 1)
+    with pytest.raises(EngineUnusable, match="there is no GPU"):
+        TorchEngine("resnet18", weights("resnet18"), (4,), 1, device="cuda")
+
+
+@pytest.mark.parametrize("wrong", [{"engine": "tpu"}, {"precision": "fp8"}])
+def test_choices_that_do_not_exist_are_refused(wrong: dict[str, str]) -> None:
+    with pytest.raises(ParameterInvalid, match="must be one of auto"):
+        EngineChoice(**wrong)
+
+
+def test_int8_is_made_once_and_is_apart_or_passes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, judge: TorchEngine
+) -> None:
+    caplog.set_level(logging.INFO, logger="oddity.engine")
+    monkeypatch.setattr("models.backbones.quantisation.IMAGES", 12)
+    choice = EngineChoice("openvino", "int8", tmp_path)
+    first = choose_engine(network(), choice, 1)
+    assert first.engine.precision == "int8" and first.parity is not None
+    assert first.comparable_with == "float32" or first.comparable_with.startswith("int8 ")
+    probe, *mates = images(8)
+    alone = first.engine.run(probe[None], (POOLED,))[POOLED][0]
+    truth = judge.run(probe[None], (POOLED,))[POOLED][0]
+    assert alone @ truth / np.linalg.norm(alone) / np.linalg.norm(truth) > 0.95
+    padded = np.zeros((8, 3, SIDE, SIDE), dtype=np.float32)
+    padded[3] = probe
+    np.testing.assert_array_equal(
+        first.engine.run(padded, (POOLED,))[POOLED][3],
+        first.engine.run(np.stack([*mates[:3], probe, *mates[3:7]]), (POOLED,))[POOLED][3],
+    )
+    again = choose_engine(network(), choice, 1)
+    assert caplog.text.count("quantising the network once") == 1
+    assert again.comparable_with == first.comparable_with
+    np.testing.assert_array_equal(again.engine.run(probe[None], (POOLED,))[POOLED][0], alone)
+
+
+def test_the_runtime_changes_no_fingerprint(tmp_path: Path) -> None:
+    spec = EmbeddingSpec(weights="stand-in", image_size=SIDE)
+    served, exact, torch = (
+        load_embedder(spec, weights_folder=tmp_path, threads=1, choice=choice)
+        for choice in (EngineChoice(), EngineChoice(precision="exact"), EngineChoice("torch"))
+    )
+    assert served.identity.fingerprint == exact.identity.fingerprint == torch.identity.fingerprint
+    assert exact.runtime.describe()["hints"]["EXECUTION_MODE_HINT"] == "ACCURACY"
+    assert torch.runtime.describe()["engine"] == "torch"

@@ -41,7 +41,7 @@ class TorchEngine:
         try:
             for part in (network.stem, *network.layers):
                 part.to(device=self._device, dtype=self._dtype)
-                part.to(memory_format=torch.channels_last)
+                part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         except RuntimeError as error:  # out of memory on the device is one
             raise EngineUnusable(f"`device` of torch must take the weights; {error}") from error
         self._stem = network.stem

@@ -203,6 +203,7 @@ class AutoIndex(FlatIndex):
     def export_arrays(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Rows, ids and the structure. See `VectorIndex.export_arrays`."""
         arrays, facts = super().export_arrays()
+        facts["refused"] = dict(self._refused)
         if self._part is None:
             return arrays, {**facts, "structure": "flat"}
         of_part, its_facts = self._part.export()
@@ -213,6 +214,7 @@ class AutoIndex(FlatIndex):
         """Fills this index, structure included. See `VectorIndex.restore`."""
         super().restore(arrays, facts)
         self._be_born(0)
+        self._refused = dict(facts.get("refused", {}))
         name = facts.get("structure", "flat")
         if name == "flat" or not len(self):
             return

@@ -91,7 +91,7 @@ def test_memory_decides_between_structures():
 
 
 @pytest.mark.usefixtures("small")
-def test_what_cannot_be_built_is_not_proposed_again_until_the_rows_have_doubled():
+def test_what_cannot_be_built_is_not_proposed_again_until_the_rows_have_doubled(tmp_path):
     index = filled(n=1100)
     index.recall = 1.0  # which no sample proves
     tried = []
@@ -100,6 +100,12 @@ def test_what_cannot_be_built_is_not_proposed_again_until_the_rows_have_doubled(
         index.adopt(index.build(plan, seed=0))
     assert tried == ["hnsw", "ivf", "scan"]
     assert index.structure == "scan"
+    arrays, facts = index.export_arrays()
+    write_arrays(tmp_path / "file", arrays, facts)
+    again = make_index("auto", width=WIDTH, metric=Metric.L2)
+    with open_arrays(tmp_path / "file") as file:
+        again.restore(file, file.facts)
+    assert again.upkeep_due() is None
     index.add(np.arange(10_000, 11_100), clustered(2, 1100))
     assert index.upkeep_due().structure == "hnsw"
 

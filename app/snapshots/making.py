@@ -135,6 +135,7 @@ def _write_parts(core: Core, context: JobContext, parts: Path) -> dict[str, Any]
             "feedback": feedback,
             "files": files,
             "with_images": context.parameters["images"],
+            "scorers": repository.scorers(session, row.id),
         }
 
 

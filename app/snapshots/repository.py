@@ -16,6 +16,7 @@ from app.db.tables import (
     ImageRow,
     JobRow,
     RuntimeRow,
+    ScorerRow,
     SnapshotRow,
     VectorRow,
 )
@@ -77,6 +78,12 @@ def feedback(session: Session, collection_id: int) -> Sequence[FeedbackRow]:
 def compression(session: Session, collection_id: int) -> CompressionRow | None:
     """The compressed bank, if there is one."""
     return session.get(CompressionRow, collection_id)
+
+
+def scorers(session: Session, collection_id: int) -> list[dict[str, Any]]:
+    """What was asked for of each fitted scorer: its recipe, not what it learnt."""
+    rows = session.scalars(select(ScorerRow).where(ScorerRow.collection_id == collection_id).order_by(ScorerRow.name))
+    return [{"id": one.name, "method": one.method, "params": one.parameters, "seed": one.seed} for one in rows]
 
 
 def runtime(session: Session, runtime_id: int) -> dict[str, Any]:

@@ -352,6 +352,7 @@ def _publish(core: Core, context: JobContext, manifest: Manifest, hidden: str, n
         "made_from": manifest.collection,
         "made_at": f"{manifest.created_at.isoformat(timespec='milliseconds')}Z",
         "revision": SEQUENCE,
+        **_not_restored(manifest, name),
     }
     with core.database.write() as session:
         refuse_taken(session, name)
@@ -362,6 +363,18 @@ def _publish(core: Core, context: JobContext, manifest: Manifest, hidden: str, n
         session.flush()
         context.conclude(session, result)
     return result
+
+
+def _not_restored(manifest: Manifest, name: str) -> dict[str, Any]:
+    """The fitted scorers that the collection had: named with their recipes, so that they can be fitted again."""
+    if not manifest.scorers:
+        return {}
+    told = ", ".join(f"`{one.id}`" for one in manifest.scorers)
+    return {
+        "scorers_dropped": [one.model_dump() for one in manifest.scorers],
+        "notice": f"What a scorer learnt is not part of a snapshot. Fit again what is still wanted: {told}, with "
+        f"PUT /v1/collections/{name}/scorers/ and the id.",
+    }
 
 
 def refuse_taken(session: Session, name: str) -> None:

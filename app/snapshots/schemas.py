@@ -48,6 +48,15 @@ class EmbeddingFacts(_Part):
     width: Annotated[int, Field(ge=1, le=2**16)]
 
 
+class ScorerFacts(_Part):
+    """A fitted scorer by its recipe; what it learnt is not part of a snapshot."""
+
+    id: Name
+    method: Annotated[str, Field(max_length=64)]
+    params: dict[str, Any]
+    seed: Annotated[int, Field(ge=0)]
+
+
 class Manifest(_Part):
     """manifest.json."""
 
@@ -66,6 +75,7 @@ class Manifest(_Part):
     files: Annotated[int, Field(ge=0, le=IMAGES_MAX)]  # image bytes that follow; 0 where they were left out
     with_images: bool
     members: Annotated[list[Member], Field(max_length=16)]
+    scorers: Annotated[list[ScorerFacts], Field(max_length=1000)] = []
 
 
 class ImageFacts(_Part):

@@ -384,3 +384,21 @@ def test_whole_groups_are_held_out(served: TestClient) -> None:
     held_groups = {group_of[pk] for pk in group_of if pk not in seen}
     assert held_groups and not fitted_groups & held_groups
     assert loaded.calibration.size == 12
+
+
+def test_a_snapshot_names_the_scorers_that_it_does_not_hold(served: TestClient) -> None:
+    add(served, "kept", IMAGES)
+    fit(served, "kept", "mine", method="spread", params={"factor": 2.0}, seed=5)
+    made = served.post("/v1/collections/kept/snapshots", params={"wait": 60}).json()["result"]
+    answer = served.post(
+        "/v1/collections/back/restore", json={"snapshot": made["snapshot"]}, params={"wait": 60}
+    ).json()["result"]
+    assert "Fit again what is still wanted: `mine`" in answer["notice"]
+    (dropped,) = answer["scorers_dropped"]
+    recipe = {name: dropped[name] for name in ("method", "params", "seed")}
+    assert recipe["params"]["factor"] == 2.0
+    problem_of(served.get("/v1/collections/back/scorers/mine"), 404, "scorer_unknown")
+    again = fit(served, "back", dropped["id"], **recipe)
+    assert again["result"]["images"] == shown(served, "kept", "mine")["fit"]["images"]
+    expected = scores(served, "kept", QUERIES, scorer="mine")
+    assert scores(served, "back", QUERIES, scorer="mine") == pytest.approx(expected, rel=1e-6)

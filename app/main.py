@@ -50,7 +50,7 @@ from app.snapshots.service import HANDLERS as SNAPSHOTS
 from app.storage import IMAGES_LOCK, ImageStore, Thumbnails
 from app.upkeep.endpoints import router as upkeep_router
 from app.upkeep.service import HANDLERS as UPKEEP
-from index import set_threads
+from index import set_scratch_folder, set_threads
 
 ROUTERS = (
     page_router,
@@ -83,6 +83,9 @@ def open_core(settings: Settings, clock: Clock = utc_now, memory_share: int = 1)
     settings.data.mkdir(parents=True, exist_ok=True)
     threads = settings.threads or len(os.sched_getaffinity(0))
     set_threads(threads)
+    scratch = settings.data / "scratch"
+    scratch.mkdir(exist_ok=True)
+    set_scratch_folder(scratch)
     database = Database(settings.database, settings.database_busy_s)
     database.migrate()
     images, thumbnails = (

@@ -30,7 +30,7 @@ from app.db.tables import (
 )
 from app.entry_columns import EntryColumns
 from app.indexing.files import IndexFiles
-from index import Metric, make_index
+from index import SCRATCH_MIN_BYTES, Metric, make_index
 from models.methods.dn2 import DN2Params, LiveDN2
 from models.runtime import COMPARABLE
 
@@ -55,7 +55,9 @@ def expected_bytes(session: Session, row: CollectionRow) -> int:
     counts = _role_counts(session, row.id)
     images = sum(counts.values())
     width = session.get_one(EmbeddingRow, row.embedding_id).width
-    return facts_bytes(images, counts.get("normal", 0), width) + images * width * 4
+    vectors = images * width * 4
+    in_files = vectors >= SCRATCH_MIN_BYTES  # where the system takes the memory back by itself
+    return facts_bytes(images, counts.get("normal", 0), width) + (0 if in_files else vectors)
 
 
 def load(session: Session, row: CollectionRow, files: IndexFiles | None = None) -> CollectionState:

@@ -69,7 +69,7 @@ def measure_scale(plan: ScalePlan, say: Say = lambda _: None) -> dict[str, Any]:
         try:
             say("Filling the record")
             with _timed(found, "fill_s"):
-                facts = _fill(core, plan)
+                facts = fill(core, plan)
             found.update(facts)
             found["record_bytes"] = sum(path.stat().st_size for path in data.glob("oddity.db*"))
             say("Building the structure and the file")
@@ -104,14 +104,15 @@ def _timed(found: dict[str, Any], name: str) -> Iterator[None]:
     found[name] = time.perf_counter() - start
 
 
-def _fill(core: Core, plan: ScalePlan) -> dict[str, Any]:
+def fill(core: Core, plan: ScalePlan, name: str = NAME) -> dict[str, Any]:
+    """Put the images and their vectors into the record as one change; what the collection is."""
     picture = texture_images(1, 0, plan.seed)[0].data
     sha256 = hashlib.sha256(picture).hexdigest()
     core.store.put([(sha256, picture)])
-    shown, _, _ = put_collection(core, NAME, {}, None)
+    shown, _, _ = put_collection(core, name, {}, None)
     now = core.clock()
     with core.database.write() as session:
-        row = session.query(CollectionRow).filter_by(name=NAME).one()
+        row = session.query(CollectionRow).filter_by(name=name).one()
         runtime = RuntimeRow(digest="0" * 64, description={"engine": "drawn"})
         session.add(runtime)
         session.flush()

@@ -6,7 +6,7 @@ What needs FAISS is fetched on first use, so that importing the package does not
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from index.columns import set_scratch_folder
+from index.columns import SCRATCH_MIN_BYTES, set_scratch_folder
 from index.contract import NO_ID, Metric, Neighbours, VectorIndex
 from index.errors import (
     CountMismatch,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "KINDS",
     "NO_ID",
+    "SCRATCH_MIN_BYTES",
     "STRUCTURES",
     "ArraysFile",
     "AutoIndex",

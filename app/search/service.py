@@ -44,7 +44,7 @@ def query(core: Core, name: str, uploads: Sequence[Upload], parameters: QueryPar
         allowed = None if chosen.is_empty else chosen.fitting(state.entries)
         margin = max((len(one) for one in left_out), default=0)
         if len(vectors):
-            nearest = state.nearest(vectors, parameters.k + margin, allowed)
+            nearest = state.nearest(vectors, parameters.k + margin, allowed, is_exact=parameters.exact)
             for row, place in enumerate(places):
                 results[place] = _shown(state, nearest, row, left_out[row], parameters)
         answer = {
@@ -52,7 +52,7 @@ def query(core: Core, name: str, uploads: Sequence[Upload], parameters: QueryPar
             "weights": state.weights,
             "metric": state.settings.metric,
             "sequence": state.sequence,
-            "exact": True,
+            "exact": parameters.exact or state.is_exact,
             "results": results,
         }
     return answer, 207 if problems else 200

@@ -16,6 +16,8 @@ from app.indexing import service
 from app.main import create_app
 from app.settings import Settings
 from app.shelf import CollectionState, Shelf
+from benchmarks.scale import ScalePlan, fill
+from index import structures
 from tests.app.test_shelf import PICTURES, C, contents, step
 from tests.conftest import add
 
@@ -244,3 +246,64 @@ def test_a_running_service_writes_files_by_itself(settings: Settings) -> None:
             time.sleep(0.02)
         assert client.get(f"{C}/index").json()["file"] is not None
         assert same(from_files(core), from_record(core))
+
+
+@pytest.fixture
+def approximate(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> TestClient:
+    """A service whose collection is searched through a graph."""
+    monkeypatch.setattr(structures, "CODED_ROWS", 100)
+    monkeypatch.setattr(structures, "EXACT_NUMBERS", 1000)
+    fill(core_of(client), ScalePlan(rows=3000, centres=50), "c")
+    assert indexed(client)["built"]["bank"]["structure"] == "hnsw"
+    until = time.monotonic() + 30
+    while client.get(f"{C}/index").json()["exact"] and time.monotonic() < until:
+        time.sleep(0.01)
+    return client
+
+
+def test_an_approximate_answer_says_so_and_an_exact_one_can_be_had(approximate: TestClient) -> None:
+    core = core_of(approximate)
+    vectors = from_record(core).vectors(np.arange(1, 41))
+    shares = []
+    for vector in vectors:
+        asked = {"vector": vector.tolist(), "k": 10}
+        rough = approximate.post(f"{C}/query", json=asked).json()
+        true = approximate.post(f"{C}/query", json={**asked, "exact": True}).json()
+        assert (rough["exact"], true["exact"]) == (False, True)
+        names = [[one["id"] for one in answer["results"][0]] for answer in (rough, true)]
+        # What a scan of all rows finds, by ids and by distances.
+        plain = from_record(core)
+        found = plain.nearest(vector[None], 10)
+        assert names[1] == [plain.entries[pk].image_id for pk in found.ids[0].tolist()]
+        shares.append(len(set(names[0]) & set(names[1])) / 10)
+    assert np.mean(shares) >= 0.95
+    parts = approximate.get(f"{C}/index").json()["parts"]
+    assert parts["bank"]["recall"] >= 0.98 and parts["bank"]["alive"] == 3000
+
+
+def test_calibration_and_scores_use_the_same_structure(approximate: TestClient) -> None:
+    state = core_of(approximate).shelf.get("c")
+    kept = state.dn2.calibration()
+    k = state.settings.k
+    # Scored against the bank without itself through that very index, an image gets its calibration score.
+    again = state.dn2.score(state.vectors(kept.ids[:200]), k=k, exclude=kept.ids[:200])
+    assert np.mean(again.score == kept.scores[:200]) > 0.97
+    result = approximate.post(f"{C}/calibrate", params={"wait": 60}).json()
+    assert result["state"] == "succeeded" and result["result"]["kept"]["equal"] is None
+
+
+def test_what_goes_from_an_approximate_index_is_gone_and_compact_counts_it(approximate: TestClient) -> None:
+    state = core_of(approximate).shelf.get("c")
+    vector = state.vectors([7])[0].tolist()
+    names = [f"part-{number:09d}" for number in range(1, 401)]
+    approximate.post(f"{C}/images/delete", json={"ids": names}).raise_for_status()
+    found = approximate.post(f"{C}/query", json={"vector": vector, "k": 20}).json()["results"][0]
+    assert len(found) == 20 and not set(names) & {one["id"] for one in found}
+    bank = approximate.get(f"{C}/index").json()["parts"]["bank"]
+    assert (bank["alive"], bank["dead"]) == (2600, 400)
+    result = indexed(approximate)
+    assert (result["alive"], result["dead_before"], result["dead"]) == (2600, 400, 0)
+    add(approximate, "c", {"new": PICTURES[3]})
+    state = core_of(approximate).shelf.get("c")
+    found = approximate.post(f"{C}/query", json={"vector": state.vectors([state.entries.find("new")])[0].tolist()})
+    assert found.json()["results"][0][0]["id"] == "new"

@@ -5,6 +5,7 @@ import json
 import time
 import tracemalloc
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from app.entries import EntryTable
@@ -39,7 +40,7 @@ def run(rows: int = ROWS, say: Callable[[str], None] = lambda _: None) -> dict[s
     for key in KEYS:
         say(f"First use of {key}")
         before = entries.memory_bytes
-        milliseconds, _ = _timed(lambda key=key: entries.prepare({key}))
+        milliseconds, _ = _timed(partial(entries.prepare, {key}))
         first[key] = {"first_ms": milliseconds, "bytes": (entries.memory_bytes - before) / rows}
     say("Filtering")
     return {

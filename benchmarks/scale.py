@@ -116,19 +116,19 @@ def fill(core: Core, plan: ScalePlan, name: str = NAME) -> dict[str, Any]:
         runtime = RuntimeRow(digest="0" * 64, description={"engine": "drawn"})
         session.add(runtime)
         session.flush()
-        first = 1
-        for page in clustered(plan.rows, shown["width"], plan):
-            numbers = range(first, first + len(page))
+    first = 1
+    for page in clustered(plan.rows, shown["width"], plan):
+        numbers = range(first, first + len(page))
+        vectors = [
+            {"image_pk": n, "embedding_id": row.embedding_id, "runtime_id": runtime.id, "vector": one.tobytes()}
+            for n, one in zip(numbers, page, strict=True)
+        ]
+        with core.database.write() as session:
             session.execute(insert(ImageRow), [_image(number, row.id, sha256, plan, now) for number in numbers])
-            session.execute(
-                insert(VectorRow),
-                [
-                    {"image_pk": n, "embedding_id": row.embedding_id, "runtime_id": runtime.id, "vector": one.tobytes()}
-                    for n, one in zip(numbers, page, strict=True)
-                ],
-            )
-            first += len(page)
-        session.execute(update(CollectionRow).values(sequence=1))
+            session.execute(insert(VectorRow), vectors)
+        first += len(page)
+    with core.database.write() as session:
+        session.execute(update(CollectionRow).where(CollectionRow.id == row.id).values(sequence=1))
     return {
         "width": shown["width"],
         "weights": shown["weights_label"].partition(":")[0],

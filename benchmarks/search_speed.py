@@ -97,7 +97,7 @@ def run(
         index = AutoIndex(width=stored.shape[1], metric=Metric.L2)
         index.add(np.arange(len(stored)), stored)
         truth = index.search(queries, K, exact=True)
-        for structure in STRUCTURES:
+        for structure in STRUCTURES if {"approximate", "filtered"} & set(parts) else ():
             facts = _put_in_use(index, structure, seed, threads)
             if "approximate" in parts:
                 _ours(tell, index, structure, facts, queries, truth, repetitions)

@@ -99,12 +99,17 @@ class Embedders:
             )
         )
 
-    def prepare(self, embedder: Embedder, images: Sequence[bytes]) -> list[PreparedImage | ModelsError]:
-        """Each image decoded and preprocessed, or the error that it meets; in order."""
+    def prepare(
+        self, embedder: Embedder, images: Sequence[bytes], *, with_pixel_sha256: bool = False
+    ) -> list[PreparedImage | ModelsError]:
+        """Each image decoded and preprocessed, or the error that it meets; in order.
+
+        The hash of the pixels is for images that are stored.
+        """
 
         def one(data: bytes) -> PreparedImage | ModelsError:
             try:
-                return embedder.prepare(data, self.limits)
+                return embedder.prepare(data, self.limits, with_pixel_sha256=with_pixel_sha256)
             except ModelsError as error:
                 return error
 

@@ -78,15 +78,17 @@ class Preprocessing:
             raise ParameterInvalid(
                 f"`pixels` of an image must be (height, width, 3) of uint8; got {pixels.shape} of {pixels.dtype}."
             )
-        height, width = pixels.shape[:2]
+        return self.apply_image(Image.fromarray(pixels))
+
+    def apply_image(self, image: Image.Image) -> NDArray[np.float32]:
+        """The same of an RGB image as Pillow holds it, at full scale or reduced by the decoder."""
+        width, height = image.size
         box = (0.0, 0.0, float(width), float(height))
         if self.fit == "crop":
             short = min(height, width)
             left, top = (width - short) / 2, (height - short) / 2
             box = (left, top, left + short, top + short)
-        square = Image.fromarray(pixels).resize(
-            (self.image_size, self.image_size), _FILTERS[self.interpolation], box=box
-        )
+        square = image.resize((self.image_size, self.image_size), _FILTERS[self.interpolation], box=box)
         levels = np.asarray(square)
         normalised = np.empty((3, self.image_size, self.image_size), dtype=np.float32)
         for channel in range(3):

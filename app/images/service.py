@@ -155,7 +155,8 @@ def _embed_new(core: Core, state: CollectionState, candidates: Sequence[_Candida
         for one in candidates
         if one.problem is None and (known.get(one.image_id) != one.sha256 or len(sent[one.image_id]) > 1)
     ]
-    prepared = core.embedders.prepare(embedder.embedder, [one.data for one in fresh]) if fresh else []
+    images = [one.data for one in fresh]
+    prepared = core.embedders.prepare(embedder.embedder, images, with_pixel_sha256=True) if fresh else []
     good: list[_Candidate] = []
     for one, image in zip(fresh, prepared, strict=True):
         if isinstance(image, ModelsError):
@@ -227,7 +228,7 @@ def _new(state: CollectionState, one: _Candidate, now: datetime) -> ImageRow:
 
 
 def _filled(row: ImageRow, one: _Candidate, sequence: int, now: datetime) -> ImageRow:
-    assert one.prepared is not None
+    assert one.prepared is not None and one.prepared.pixel_sha256 is not None
     for name, value in _said(one).items():
         setattr(row, name, value)
     row.sha256, row.pixel_sha256 = one.sha256, one.prepared.pixel_sha256

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from models.backbones.engine import BATCH_MAX, BATCH_SIZES, POOLED, Engine, stage_output
 from models.backbones.record import STAGES
 from models.errors import FingerprintMismatch, ParameterInvalid
-from models.images import DECODER_RULES, ImageLimits, decode_image, pixel_sha256
+from models.images import DECODER_RULES, ImageLimits, decode_raster
 from models.preprocessing import Fit, Preprocessing
 from models.runtime import COMPARABLE, RuntimeRecord, library_versions, processor_name
 
@@ -79,7 +79,7 @@ class PreparedImage:
     width: int  # pixels, after the EXIF turn
     height: int
     format: str
-    pixel_sha256: str
+    pixel_sha256: str | None  # of the full scale; None where it was not asked for
     preparation: str  # digest of decoder rules and preprocessing: which embedder may read it
 
 
@@ -109,21 +109,27 @@ class Embedder:
             {"preprocessing": identity.preprocessing.describe(), "decoder_rules": DECODER_RULES}
         )
 
-    def prepare(self, data: bytes, limits: ImageLimits) -> PreparedImage:
+    def prepare(self, data: bytes, limits: ImageLimits, *, with_pixel_sha256: bool = False) -> PreparedImage:
         """One image decoded and preprocessed, ready for embed() and maps().
+
+        The hash of its pixels is of the full scale: asking for it decodes a large JPEG a second time, and changes
+        nothing else.
 
         Raises:
             ImageTooLarge, ImageUnreadable: as models.images.decode_image.
         """
-        decoded = decode_image(data, limits)
-        tensor = self.identity.preprocessing.apply(decoded.pixels)
+        raster = decode_raster(data, limits, self.identity.preprocessing.image_size)
+        tensor = self.identity.preprocessing.apply_image(raster.image)
         tensor.flags.writeable = False
+        digest = None
+        if with_pixel_sha256:
+            digest = (raster if raster.scale == 1 else decode_raster(data, limits)).pixel_sha256()
         return PreparedImage(
             tensor=tensor,
-            width=decoded.width,
-            height=decoded.height,
-            format=decoded.format,
-            pixel_sha256=pixel_sha256(decoded),
+            width=raster.width,
+            height=raster.height,
+            format=raster.format,
+            pixel_sha256=digest,
             preparation=self._preparation,
         )
 

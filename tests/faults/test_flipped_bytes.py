@@ -1,0 +1,117 @@
+"""A byte that flips on the disk: what carries a checksum is never taken for what it was."""
+
+import hashlib
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from sqlalchemy.exc import DatabaseError
+from starlette.testclient import TestClient
+from torchvision.models import resnet18
+
+from app.main import create_app
+from app.settings import Settings
+from app.storage import FolderFiles
+from tests.app.working import core_of, finished
+from tests.conftest import add, png
+
+C = "/v1/collections/c"
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(data=tmp_path / "data", weights="stand-in", image_size=32, threads=1)
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[TestClient]:
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        add(client, "c", {f"n{number}": png(number) for number in range(4)})
+        yield client
+
+
+def flip(path: Path, at: int) -> None:
+    """Turn one bit; a negative place counts from the end."""
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+def stored(files: Any, image: bytes) -> Path:
+    assert isinstance(files, FolderFiles)
+    return files.path(hashlib.sha256(image).hexdigest())
+
+
+@pytest.mark.parametrize("at", [0, 100, -1])
+def test_an_image_is_refused_and_mended_by_sending_it_again(client: TestClient, at: int) -> None:
+    flip(stored(core_of(client).store.files, png(1)), at)
+    answer = client.get(f"{C}/images/n1/content")
+    assert (answer.status_code, answer.json()["code"]) == (500, "bytes_damaged")
+    assert client.get(f"{C}/images/n1/thumbnail").json()["code"] == "bytes_damaged"
+    job = client.post(f"{C}/snapshots", params={"wait": 60}).json()
+    assert (job["state"], job["problem"]["code"]) == ("failed", "bytes_damaged")
+    assert client.get(f"{C}/images/n2/content").content == png(2)
+    add(client, "again", {"n1": png(1)})
+    assert client.get(f"{C}/images/n1/content").content == png(1)
+
+
+@pytest.mark.parametrize("at", [0, 40, -1])
+def test_a_thumbnail_is_made_anew(client: TestClient, at: int) -> None:
+    first = client.get(f"{C}/images/n1/thumbnail").content
+    flip(stored(core_of(client).thumbnails.files, png(1)), at)
+    assert client.get(f"{C}/images/n1/thumbnail").content == first
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0])
+def test_a_snapshot_is_refused_and_nothing_is_restored(client: TestClient, settings: Settings, share: float) -> None:
+    snapshot = finished(client, f"{C}/snapshots")["snapshot"]
+    path = settings.data / "snapshots" / f"{snapshot}.tar"
+    flip(path, round(share * (path.stat().st_size - 1)))
+    answer = client.post("/v1/collections/back/restore", json={"snapshot": snapshot}, params={"wait": 60})
+    problem = answer.json() if answer.status_code >= 400 else answer.json()["problem"]
+    assert problem["status"] in (409, 422) and problem["code"] in (
+        "snapshot_damaged", "no_snapshot", "snapshot_invalid", "embedding_missing"
+    ), answer.text  # fmt: skip
+    assert client.get("/v1/collections/back").status_code == 404
+    assert [one["name"] for one in client.get("/v1/collections").json()["collections"]] == ["c"]
+
+
+def test_a_record_that_is_no_database_any_more_stops_the_start(client: TestClient, settings: Settings) -> None:
+    """SQLite keeps no checksum of a page: a page it can still read is believed. `PRAGMA integrity_check` tells more."""
+    copy = settings.data / "copy.db"
+    with sqlite3.connect(settings.database.removeprefix("sqlite:///")) as connection:
+        connection.execute("VACUUM INTO ?", (str(copy),))
+    connection.close()
+    data = settings.data.with_name("other")
+    data.mkdir()
+    shutil.move(copy, data / "oddity.db")
+    flip(data / "oddity.db", 3)  # of the first bytes, with which every SQLite file begins
+    with (
+        pytest.raises(DatabaseError, match="not a database"),
+        TestClient(create_app(settings.model_copy(update={"data": data}))),
+    ):
+        pass
+
+
+def test_weights_that_changed_score_nothing(settings: Settings) -> None:
+    """A file of one's own has no checksum, but the collection knows the fingerprint its vectors were made with."""
+    torch.manual_seed(0)
+    path = settings.data / "weights" / "own.safetensors"
+    path.parent.mkdir(parents=True)
+    save_file(resnet18(weights=None).state_dict(), path)
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        client.put(C, json={"weights": "file:own.safetensors"}).raise_for_status()
+        add(client, "c", {f"n{number}": png(number) for number in range(4)})
+        client.post(f"{C}/anomaly", content=png(9), headers={"content-type": "image/png"}).raise_for_status()
+    flip(path, path.stat().st_size // 2)
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        for action in ("anomaly", "query", "images"):
+            answer = client.post(f"{C}/{action}", content=png(9), headers={"content-type": "image/png"})
+            assert answer.status_code in (409, 500), answer.text
+            assert answer.json()["code"] in ("fingerprint_mismatch", "weights_damaged")
+        assert client.get(C).json()["images"] == 4

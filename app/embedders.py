@@ -15,7 +15,7 @@ from models.backbones.choice import EngineChoice, check_engine
 from models.backbones.embedder import Embedder, PreparedImage
 from models.backbones.loader import EmbeddingSpec, default_weights, load_embedder
 from models.batching import BatchingEmbedder
-from models.errors import ModelsError, RuntimeMismatch
+from models.errors import FingerprintMismatch, ModelsError, RuntimeMismatch
 from models.images import ImageLimits
 from models.runtime import COMPARABLE
 
@@ -57,16 +57,32 @@ class Embedders:
         """
         return self._get(specification, self._choice)
 
+    def stored(self, embedding: dict[str, Any], fingerprint: str) -> BatchingEmbedder:
+        """The embedder that a stored embedding describes, which must still be the one its vectors were made with.
+
+        Raises FingerprintMismatch where the weights are others now: their vectors would be compared with those of
+        another network. WeightsMissing, WeightsDamaged, ParameterInvalid: as `get`.
+        """
+        embedder = self.get(self.specification(embedding))
+        now = embedder.embedder.identity.fingerprint
+        if now != fingerprint:
+            raise FingerprintMismatch(
+                f"The weights `{embedding['weights']}` are no longer those that this collection's vectors were made "
+                f"with: the fingerprint of its embedding must be {fingerprint[:16]}; got {now[:16]}. Put the earlier "
+                "weights back, or make a new collection."
+            )
+        return embedder
+
     def of(self, state: CollectionState) -> BatchingEmbedder:
         """The embedder whose vectors may be compared with those of a collection: the usual one, else that in float32.
 
         Raises:
             RuntimeMismatch: neither fits, or the stored vectors do not even fit one another.
-            WeightsMissing, WeightsDamaged, ParameterInvalid: as `get`.
+            FingerprintMismatch, WeightsMissing, WeightsDamaged, ParameterInvalid: as `stored`.
         """
         specification = self.specification(state.embedding)
         names = set(state.runtimes.values())
-        embedder = self.get(specification)
+        embedder = self.stored(state.embedding, state.fingerprint)
         if not names or names == {embedder.embedder.runtime.comparable_with}:
             return embedder
         if names == {COMPARABLE}:

@@ -116,7 +116,7 @@ class Reader:
         self._cache_bytes = cache_bytes
         self._check = check
         self._pks = material.pks
-        self._embedder = core.embedders.get(core.embedders.specification(material.specification)).embedder
+        self._embedder = core.embedders.stored(material.specification, material.fingerprint).embedder
         self._backbone = EmbedderBackbone(self._embedder)
         self._asked = StagesAsked()
         self._caches: dict[str, RowCache] = {}

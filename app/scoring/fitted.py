@@ -120,7 +120,7 @@ class _Pictures:
     def __init__(self, core: Core, state: CollectionState, images: Vectors) -> None:
         self._core = core
         self._images = images
-        self._embedder: Embedder = core.embedders.get(core.embedders.specification(state.embedding)).embedder
+        self._embedder: Embedder = core.embedders.stored(state.embedding, state.fingerprint).embedder
         self._backbone = EmbedderBackbone(self._embedder)
         self._read: dict[int, PreparedImage] = {}
 

@@ -140,7 +140,7 @@ uvicorn.Server(uvicorn.Config(create_app(settings), log_level="error")).run(sock
 
 
 def test_a_server_that_may_write_no_more_refuses_and_goes_on(tmp_path: Path) -> None:
-    """The kernel's own limit on the size of a file, on a real server: the writes of all files fail, the record's too."""
+    """The kernel's own limit on the size of a file, on a real server: writes of every file fail, the record's too."""
     with subprocess.Popen(
         [sys.executable, "-c", LIMITED, str(tmp_path / "data")], stdout=subprocess.PIPE, cwd=ROOT, text=True
     ) as server:

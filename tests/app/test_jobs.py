@@ -457,7 +457,8 @@ def test_an_idle_worker_rests(core: Core, monkeypatch: pytest.MonkeyPatch) -> No
     look = repository.is_work_waiting
 
     def counted(session: Session, kinds: Collection[str], now: datetime) -> bool:
-        looks.append(now)
+        if now == core.clock():  # other applications of this process have clocks of their own
+            looks.append(now)
         return look(session, kinds, now)
 
     monkeypatch.setattr(repository, "is_work_waiting", counted)

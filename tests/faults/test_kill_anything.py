@@ -31,7 +31,7 @@ def kill_at_random_moments(data: Path, record_url: str, moments: int, seed: int)
             before = len(load.batches)
             is_over = threading.Event()
             threads = load.run(service.url, is_over)
-            while len(load.batches) < before + 2 and any(one.is_alive() for one in threads):
+            while len(load.batches) < before + 2 and all(one.is_alive() for one in threads):
                 time.sleep(0.005)
             time.sleep(chance.uniform(0, 0.5))
             service.kill(*chance.choice(VICTIMS))
@@ -39,6 +39,7 @@ def kill_at_random_moments(data: Path, record_url: str, moments: int, seed: int)
             for one in threads:
                 one.join(PATIENCE_S)
                 assert not one.is_alive()
+            assert load.wrong == []
             service.kill("work")  # nothing may move while it is looked at
             age(data)
             with service.started("start") as client:

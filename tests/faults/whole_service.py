@@ -104,6 +104,7 @@ class Load:
         self.acknowledged: list[list[str]] = []
         self.unsure: list[list[str]] = []  # their deletion was sent and not answered
         self.deleted: list[list[str]] = []
+        self.wrong: list[str] = []  # answers that should not have been given
         self.jobs = Jobs()
 
     def run(self, url: str, is_over: threading.Event) -> list[threading.Thread]:
@@ -122,6 +123,9 @@ class Load:
                 try:
                     step(client)
                 except httpx2.TransportError:
+                    return
+                except (AssertionError, httpx2.HTTPStatusError) as error:
+                    self.wrong.append(str(error))
                     return
 
     def _add(self, client: httpx2.Client) -> None:

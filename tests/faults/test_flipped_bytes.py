@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from app.main import create_app
 from app.settings import Settings
 from app.storage import FolderFiles
-from models.backbones.engine import tensor_shapes
+from models.backbones.network import tensor_shapes
 from models.backbones.stand_in import stand_in_weights
 from tests.app.working import core_of, finished
 from tests.conftest import add, png

@@ -16,7 +16,7 @@ class LatentHistograms:
     edges: NDArray[np.float64]
     """(Z, H + 1)"""
     densities: NDArray[np.float64]
-    """(Z, H) per unit of the latent, each integrating to 1."""
+    """(Z, H) per standard deviation of the latent."""
 
     def bins(self, latents: NDArray[np.float64]) -> NDArray[np.int64]:
         """The bin of each latent, the outermost for what lies outside; (N, Z) -> (N, Z)."""
@@ -35,10 +35,14 @@ class LatentHistograms:
 def latent_histograms(latents: NDArray[np.float64], bins: int) -> LatentHistograms:
     """Histograms with bins of equal width between the smallest and the largest value of each latent.
 
-    Shapes: latents (N, Z), N >= 1. A latent that is the same everywhere has one bin of width 1 around it.
+    Shapes: latents (N, Z), N >= 1. A latent that is the same everywhere has density 0: it says nothing of rarity.
+
+    Differs: densities per standard deviation of each latent. A latent that the decoder does not use hardly moves;
+             per unit its densities would be huge, and its noise would decide who is drawn.
     """
     pairs = [np.histogram(column, bins=bins, density=True) for column in latents.T]
-    return LatentHistograms(edges=np.stack([e for _, e in pairs]), densities=np.stack([d for d, _ in pairs]))
+    densities = np.stack([density for density, _ in pairs]) * latents.std(axis=0)[:, None]
+    return LatentHistograms(edges=np.stack([edges for _, edges in pairs]), densities=densities)
 
 
 def sampling_weights(densities: NDArray[np.float64], alpha: float) -> NDArray[np.float64]:

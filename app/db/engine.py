@@ -174,7 +174,8 @@ def _alembic_configuration(connection: Connection) -> Config:
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # BEGIN is ours to send
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    # Half of a page of 4 KiB, SQLite's own choice, would lie idle behind a vector of 512 numbers. New files only.
+    for pragma in ("page_size=8192", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 

@@ -149,17 +149,16 @@ def _build(core: Core, context: JobContext, state: CollectionState, is_compactin
     room = memory_for_collections(core.settings)  # of a server: that is who will search
     is_other = False
     for part, index in state.indexes().items():
-        plan = index.upkeep_due(room, compact=is_compacting)
-        if plan is None:
-            continue
+        # A structure that is refused is not proposed again: the next best one is.
+        while (plan := index.upkeep_due(room, compact=is_compacting)) is not None:
 
-        def tell(done: int, total: int, stage: str = f"{plan.structure} of {part}") -> None:
-            context.progress(done, total, stage)
+            def tell(done: int, total: int, stage: str = f"{plan.structure} of {part}") -> None:
+                context.progress(done, total, stage)
 
-        made = index.build(plan, seed=state.sequence, threads=search_threads() or 1, progress=tell)
-        is_other = index.adopt(made) or is_other
-        built[part] = {"structure": plan.structure, "reason": plan.reason, "adopted": made is not None}
-        log.info("%s of `%s`: %s", part, state.name, built[part])
+            made = index.build(plan, seed=state.sequence, threads=search_threads() or 1, progress=tell)
+            is_other = index.adopt(made) or is_other
+            built[part] = {"structure": plan.structure, "reason": plan.reason, "adopted": made is not None}
+            log.info("%s of `%s`: %s", part, state.name, built[part])
     if is_other:
         state.dn2.recalibrate()
     return built

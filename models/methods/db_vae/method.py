@@ -46,7 +46,7 @@ class DebiasingParams(Params):
     latents: int = Field(default=8, ge=1, le=64, description="Width of the latent space, in dimensions.")
     hidden: int = Field(default=128, ge=8, le=1024, description="Width of the hidden layers.")
     alpha: float = Field(
-        default=0.1,
+        default=0.5,
         ge=1e-6,
         le=1e6,
         description="Added to each latent's density: small debiases fully, large not at all.",

@@ -20,7 +20,7 @@ from starlette.datastructures import QueryParams, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import Invalid, TooLarge, UnsupportedMedia, faults_of
+from app.errors import Busy, Invalid, TooLarge, UnsupportedMedia, faults_of
 from app.settings import Settings
 
 FIELD_LIMIT_BYTES = 8 * 2**20  # one form field: `items` or `filter`
@@ -141,34 +141,52 @@ def _is_text(value: str) -> bool:
 class BodyLimit:
     """ASGI middleware: counts the bytes of a body while they arrive, whatever length was announced.
 
-    It raises where the body is read, TooLarge, so that the answer has the shape of every error. POST to paths
-    that match `apart` is left alone: what they receive goes to a file, and they count for themselves.
+    It raises where the body is read, so that the answer has the shape of every error: TooLarge where one body is over
+    `limit_bytes`, Busy where it does not fit beside those of the requests in flight, which together may hold
+    `budget_bytes`. A body counts from its announcement, before a byte of it is read, to the end of its request.
+    POST to paths that match `apart` is left alone: what they receive goes to a file, and they count for themselves.
     """
 
-    def __init__(self, app: ASGIApp, limit_bytes: int, apart: re.Pattern[str] | None = None) -> None:
+    def __init__(self, app: ASGIApp, limit_bytes: int, budget_bytes: int, apart: re.Pattern[str] | None = None) -> None:
         self.app = app
         self.limit_bytes = limit_bytes
+        self.budget_bytes = max(budget_bytes, limit_bytes)  # one body alone always fits
         self.apart = apart
+        self.held_bytes = 0  # of all requests in flight; only the event loop touches it
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on."""
         if scope["type"] != "http" or self._is_apart(scope):
             await self.app(scope, receive, send)
             return
-        announced = dict(scope["headers"]).get(b"content-length", b"")
-        size = 0
+        header = dict(scope["headers"]).get(b"content-length", b"")
+        announced = int(header) if header.isdigit() else 0
+        size = held = 0
+
+        def hold(wanted: int) -> None:
+            nonlocal held
+            if wanted > held:
+                if self.held_bytes + wanted - held > self.budget_bytes:
+                    raise Busy("The bodies of other requests fill the memory set aside for them; try again shortly.")
+                self.held_bytes += wanted - held
+                held = wanted
 
         async def counted() -> Message:
             nonlocal size
-            if announced.isdigit() and int(announced) > self.limit_bytes:
-                raise self._too_large(announced.decode())
+            if announced > self.limit_bytes:
+                raise self._too_large(str(announced))
+            hold(announced)
             message = await receive()
             size += len(message.get("body", b""))
             if size > self.limit_bytes:
                 raise self._too_large("more")
+            hold(size)
             return message
 
-        await self.app(scope, counted, send)
+        try:
+            await self.app(scope, counted, send)
+        finally:
+            self.held_bytes -= held
 
     def _is_apart(self, scope: Scope) -> bool:
         return scope["method"] == "POST" and self.apart is not None and bool(self.apart.fullmatch(scope["path"]))

@@ -35,7 +35,7 @@ from app.indexing.service import HANDLERS as INDEXING
 from app.jobs.endpoints import router as jobs_router
 from app.jobs.lanes import Lanes
 from app.jobs.process import WorkerProcess
-from app.limits import Slots
+from app.limits import LeaveWhenGone, Slots
 from app.memory import memory_bytes, memory_for_collections
 from app.page import router as page_router
 from app.remote_storage import open_files
@@ -155,7 +155,10 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
         dependencies=[Depends(refuse_unknown_parameters)],
     )
     errors.install(app)
-    app.add_middleware(BodyLimit, limit_bytes=settings.body_limit_bytes, apart=UPLOADS)
+    app.add_middleware(
+        BodyLimit, limit_bytes=settings.body_limit_bytes, budget_bytes=settings.bodies_limit_bytes, apart=UPLOADS
+    )
+    app.add_middleware(LeaveWhenGone)
     app.add_middleware(observe.RequestLog)
     app.mount("/static", StaticFiles(packages=[("app", "static")]), name="static")
     for router in ROUTERS:

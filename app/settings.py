@@ -108,6 +108,14 @@ class Settings(BaseSettings):
     body_limit_bytes: Annotated[
         int, Field(ge=1024, le=2**34, description="Largest request body, counted while it arrives.")
     ] = 512 * 2**20
+    bodies_limit_bytes: Annotated[
+        int,
+        Field(
+            ge=1024,
+            le=2**40,
+            description="Bytes of all request bodies in memory at once, before 503 is answered; one alone always fits.",
+        ),
+    ] = 2 * 2**30
     files_limit: Annotated[int, Field(ge=1, le=10_000, description="Most files in one request.")] = 1000
     image_limit_bytes: Annotated[int, Field(ge=1024, le=2**31, description="Largest encoded image.")] = 32 * 2**20
     image_limit_pixels: Annotated[

@@ -35,6 +35,7 @@ from benchmarks.reference import KS, METRICS, compare, files_needed, reference_t
 from benchmarks.report import accuracy_text, write_report
 from benchmarks.scale import ScalePlan, measure_scale, scale_text
 from benchmarks.setting import setting
+from benchmarks.speed import SpeedPlan, measure_speed, speed_text
 from models.backbones.embedder import EmbeddingSpec
 from models.errors import ModelsError
 
@@ -317,6 +318,50 @@ def methods(
     if cards:
         for path in write_cards(found, setting_sentence(found, setting())):
             messages().print(f"Written to {path}.", highlight=False, soft_wrap=True)
+
+
+@cli.command()
+def speed(
+    backbone: Annotated[list[str] | None, typer.Option(help="torchvision ResNet; repeat it.")] = None,
+    size: Annotated[list[str] | None, typer.Option(help="small, medium or large JPEGs; repeat it.")] = None,
+    part: Annotated[
+        list[str] | None, typer.Option(help="decoder, network, baseline, service or stages; repeat it.")
+    ] = None,
+    precision: Annotated[
+        list[str] | None, typer.Option(help="exact, float32, bf16 or int8, of the network alone; repeat it.")
+    ] = None,
+    clients: Annotated[list[int] | None, typer.Option(min=1, help="Keep-alive clients; repeat it.")] = None,
+    images: Annotated[int, typer.Option(min=1, help="Different images of each size.")] = SpeedPlan().images,
+    bank: Annotated[int, typer.Option(min=3, help="Images of the collection.")] = SpeedPlan().bank,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Length of each measurement.")] = SpeedPlan().seconds,
+    image_size: Annotated[int, typer.Option(min=32, help="Side of the network's input.")] = SpeedPlan().image_size,
+    weights: Annotated[str, typer.Option(help="embedded, stand-in or file:PATH.")] = SpeedPlan().weights,
+    threads: Annotated[int | None, typer.Option(min=1, help="Thread budget [default: all cores].")] = None,
+    out: OutOption = Path(".bench"),
+    as_json: JsonOption = False,
+) -> None:
+    """Measure scoring and adding beside decoder and network alone, and torchvision one image at a time, in one run.
+
+    Starts servers of its own on folders of their own. Images are generated; nothing is fetched.
+    """
+    usual = SpeedPlan()
+    with _sentences(), images_progress() as progress:
+        plan = SpeedPlan(
+            backbones=tuple(backbone or usual.backbones),
+            sizes=tuple(size or usual.sizes),
+            parts=tuple(part or usual.parts),
+            precisions=tuple(precision or usual.precisions),
+            clients=tuple(clients or usual.clients),
+            images=images,
+            bank=bank,
+            seconds=seconds,
+            image_size=image_size,
+            weights=weights,
+            threads=threads,
+        )
+        bar = progress.add_task("Starting", total=None)
+        found = measure_speed(plan, say=partial(_describe, progress, bar))
+    _write(found, out, "speed", speed_text(found), as_json)
 
 
 @cli.command("all")

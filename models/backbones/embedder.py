@@ -104,7 +104,7 @@ class Embedder:
             processor=processor_name(),
             comparable_with=comparable_with,
         )
-        self._engine = engine
+        self.engine = engine
         self._preparation = _canonical_sha256(
             {"preprocessing": identity.preprocessing.describe(), "decoder_rules": DECODER_RULES}
         )
@@ -162,7 +162,7 @@ class Embedder:
         self.check(prepared)
         vectors = np.empty((len(prepared), self.width), dtype=np.float32)
         for start, stop, batch in self._batches(prepared):
-            vectors[start:stop] = self._engine.run(batch, (POOLED,))[POOLED][: stop - start]
+            vectors[start:stop] = self.engine.run(batch, (POOLED,))[POOLED][: stop - start]
         return vectors
 
     def maps(self, prepared: Sequence[PreparedImage], stages: Sequence[int]) -> dict[int, NDArray[np.float32]]:
@@ -181,11 +181,11 @@ class Embedder:
         names = tuple(stage_output(stage) for stage in stages)
         if not prepared:
             # An empty answer still has the shape of the maps.
-            probe = self._engine.run(self._empty_batch(1), names)
+            probe = self.engine.run(self._empty_batch(1), names)
             return {stage: probe[stage_output(stage)][:0] for stage in stages}
         parts: dict[int, list[NDArray[np.float32]]] = {stage: [] for stage in stages}
         for start, stop, batch in self._batches(prepared):
-            found = self._engine.run(batch, names)
+            found = self.engine.run(batch, names)
             for stage in parts:
                 parts[stage].append(found[stage_output(stage)][: stop - start])
         return {stage: np.concatenate(arrays) for stage, arrays in parts.items()}

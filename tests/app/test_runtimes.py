@@ -80,7 +80,7 @@ def apart(monkeypatch: pytest.MonkeyPatch) -> None:
         plain = load_embedder(spec, weights_folder=weights_folder, threads=threads, choice=EngineChoice("torch"))
         if choice.precision != "int8":
             return plain
-        return Embedder(plain.identity, plain._engine, (64, 128, 256, 512), "int8 0123456789abcdef")
+        return Embedder(plain.identity, plain.engine, (64, 128, 256, 512), "int8 0123456789abcdef")
 
     monkeypatch.setattr(app.embedders, "load_embedder", load)
 

@@ -94,7 +94,7 @@ def test_vectors_hardly_move(embedder: Embedder, photographs, which: int, size: 
     reduced = embedder.embed([embedder.prepare(data, LIMITS)])[0]
     preprocessing = embedder.identity.preprocessing
     tensor = preprocessing.apply(decode_image(data, LIMITS).pixels)
-    full = embedder._engine.run(tensor[None], ("pooled",))["pooled"][0]
+    full = embedder.engine.run(tensor[None], ("pooled",))["pooled"][0]
     assert reduced @ full / np.linalg.norm(reduced) / np.linalg.norm(full) > COSINE_MIN
 
 

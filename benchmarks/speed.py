@@ -1,0 +1,387 @@
+"""How fast images are scored and added, beside what decoder and network alone could do on the same cores.
+
+Everything is measured in one run: the decoder alone (D images a second on all cores), the network alone at each
+precision (N), torchvision's own network in float32 with one image at a time (the usual baseline), then a real server
+under keep-alive clients. Decoder and network share the cores, so that no service can pass 1/(1/D + 1/N).
+"""
+
+import io
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import httpx2
+import numpy as np
+import torch
+from PIL import Image
+
+from app.embedders import Embedders
+from app.settings import Settings
+from benchmarks.clients import memory_mib, posted, run_load
+from benchmarks.errors import BenchmarkRefused
+from benchmarks.job_pressure import running_server
+from benchmarks.report import table
+from models.backbones.choice import EngineChoice
+from models.backbones.embedder import BATCH_MAX, Embedder, EmbeddingSpec, PreparedImage
+from models.backbones.engine import POOLED
+from models.backbones.loader import load_embedder
+from models.backbones.made_images import made_images
+from models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from models.torchvision_import import import_torchvision
+
+C = "/v1/collections/speed"
+SIZES = {"small": (64, 64), "medium": (500, 400), "large": (4000, 3000)}
+PARTS = ("decoder", "network", "baseline", "service", "stages")
+PRECISIONS = ("exact", "float32", "bf16", "int8")
+MADE_SIDE = 512  # generated this large, then resized: noise of 12 megapixels takes long to draw
+BAR_OF_CEILING = 0.75
+BAR_OF_IDLE = 1.3
+BAR_OF_ADDING = 0.8
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class SpeedPlan:
+    """What is measured."""
+
+    backbones: tuple[str, ...] = ("resnet18", "resnet50")
+    sizes: tuple[str, ...] = ("small", "medium", "large")
+    parts: tuple[str, ...] = PARTS
+    precisions: tuple[str, ...] = ("float32", "bf16", "int8")
+    clients: tuple[int, ...] = (1, 8, 32)
+    images: int = 32  # different ones of each size
+    bank: int = 200  # images of the collection
+    seconds: float = 10.0  # of each measurement
+    image_size: int = 224
+    weights: str = "stand-in"
+    threads: int | None = None  # all cores
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises BenchmarkRefused: a part, size or precision is unknown."""
+        for name, known in (("parts", PARTS), ("sizes", tuple(SIZES)), ("precisions", PRECISIONS)):
+            unknown = set(getattr(self, name)) - set(known)
+            if unknown:
+                raise BenchmarkRefused(f"`{name}` must be of {', '.join(known)}; got {', '.join(sorted(unknown))}.")
+
+
+def measure_speed(
+    plan: SpeedPlan, environment: dict[str, str] | None = None, say: Say = lambda _: None
+) -> dict[str, Any]:
+    """Every part that the plan names, for each backbone, with the ratios between them."""
+    cores = plan.threads or len(os.sched_getaffinity(0))
+    say("Making images")
+    pictures = {size: made_jpegs(plan.images, SIZES[size], plan.seed) for size in plan.sizes}
+    found: dict[str, Any] = {"benchmark": "speed", "plan": asdict(plan), "threads": cores, "backbones": {}}
+    for backbone in plan.backbones:
+        spec = EmbeddingSpec(backbone=backbone, weights=plan.weights, image_size=plan.image_size)
+        found["backbones"][backbone] = _of_backbone(plan, spec, pictures, cores, environment, say)
+    found["jpeg_bytes"] = {size: round(statistics.mean(map(len, some))) for size, some in pictures.items()}
+    return found
+
+
+def made_jpegs(count: int, size: tuple[int, int], seed: int) -> list[bytes]:
+    """Seeded JPEGs of this width and height."""
+    encoded = []
+    for pixels in made_images(count, min(MADE_SIDE, max(size)), seed):
+        out = io.BytesIO()
+        Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).save(out, "JPEG", quality=88)
+        encoded.append(out.getvalue())
+    return encoded
+
+
+def _of_backbone(
+    plan: SpeedPlan,
+    spec: EmbeddingSpec,
+    pictures: dict[str, list[bytes]],
+    cores: int,
+    environment: dict[str, str] | None,
+    say: Say,
+) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    with TemporaryDirectory() as folder:
+        settings = Settings(data=Path(folder), threads=cores, jobs="off")
+        embedders = Embedders(settings, cores)
+        try:
+            say(f"{spec.backbone}: loading")
+            began = time.perf_counter()
+            embedder = embedders.get(spec).embedder
+            found["first_load_s"] = time.perf_counter() - began
+            found["runtime"] = embedder.runtime.describe()
+            if "decoder" in plan.parts:
+                found["decoder"] = {}
+                for size, images in pictures.items():
+                    say(f"{spec.backbone}: decoder alone, {size}")
+                    found["decoder"][size] = _decoder(embedders, embedder, images, plan.seconds)
+            if "network" in plan.parts:
+                found["network"] = _networks(plan, spec, embedder, cores, Path(folder), say)
+            if "baseline" in plan.parts:
+                found["baseline"] = {}
+                for size, images in pictures.items():
+                    say(f"{spec.backbone}: torchvision, one at a time, {size}")
+                    found["baseline"][size] = _baseline(spec.backbone, images, plan, cores)
+            if "stages" in plan.parts:
+                say(f"{spec.backbone}: stages of one request")
+                found["stages"] = {size: _stages(embedder, embedders, images) for size, images in pictures.items()}
+        finally:
+            embedders.close()
+    if "service" in plan.parts:
+        found["service"] = {}
+        for size, images in pictures.items():
+            found["service"][size] = _service(plan, spec, images, environment, say, size)
+    return {**found, "ratios": {size: _ratios(found, size) for size in pictures}}
+
+
+def _decoder(embedders: Embedders, embedder: Embedder, images: list[bytes], seconds: float) -> dict[str, float]:
+    done, began = 0, time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        embedders.prepare(embedder, images)
+        done += len(images)
+    rate = done / (time.perf_counter() - began)
+    return {
+        "images_per_s": rate,
+        "p50_ms": _p50(lambda turn: embedder.prepare(images[turn % len(images)], embedders.limits)),
+    }
+
+
+def _networks(
+    plan: SpeedPlan, spec: EmbeddingSpec, served: Embedder, cores: int, folder: Path, say: Say
+) -> dict[str, Any]:
+    """Images a second by engine and precision; one that this machine passes over shows as what took its place."""
+    found = {"served": _network(served, plan)}
+    for precision in plan.precisions:
+        say(f"{spec.backbone}: network alone, {precision}")
+        choice = EngineChoice("openvino", precision, folder / "cache")  # type: ignore[arg-type]
+        tried = load_embedder(spec, weights_folder=folder, threads=cores, choice=choice)
+        found[f"openvino {precision}"] = _network(tried, plan)
+    say(f"{spec.backbone}: network alone, torch")
+    judge = load_embedder(spec, weights_folder=folder, threads=cores, choice=EngineChoice("torch"))
+    found["torch float32"] = _network(judge, plan)
+    return found
+
+
+def _network(embedder: Embedder, plan: SpeedPlan) -> dict[str, Any]:
+    random = np.random.default_rng(plan.seed)
+    engine = embedder.engine
+    rates: dict[str, float] = {}
+    for size in (1, BATCH_MAX):
+        batch = random.normal(size=(size, 3, plan.image_size, plan.image_size)).astype(np.float32)
+        engine.run(batch, (POOLED,))
+        done, began = 0, time.perf_counter()
+        while time.perf_counter() - began < plan.seconds / 2:
+            engine.run(batch, (POOLED,))
+            done += size
+        rates[f"batch_{size}"] = done / (time.perf_counter() - began)
+    return {
+        "engine": engine.name,
+        "precision": engine.precision,
+        "comparable_with": embedder.runtime.comparable_with,
+        "images_per_s": rates,
+    }
+
+
+def _baseline(backbone: str, images: list[bytes], plan: SpeedPlan, cores: int) -> dict[str, float]:
+    """As most scripts do it: Pillow at full scale, torchvision's network in eager float32, one image at a time."""
+    network = getattr(import_torchvision().models, backbone)(weights=None).eval()
+    network.fc = torch.nn.Identity()
+    mean, std = (torch.tensor(three).reshape(3, 1, 1) for three in (IMAGENET_MEAN, IMAGENET_STD))
+    side = (plan.image_size, plan.image_size)
+
+    def one(turn: int) -> None:
+        with Image.open(io.BytesIO(images[turn % len(images)])) as image:
+            small = np.asarray(image.convert("RGB").resize(side, Image.Resampling.BILINEAR))
+        tensor = (torch.from_numpy(small.copy()).permute(2, 0, 1).float() / 255 - mean) / std
+        with torch.inference_mode():
+            network(tensor[None])
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(cores)
+    try:
+        one(0)
+        done, began = 0, time.perf_counter()
+        while time.perf_counter() - began < plan.seconds:
+            one(done)
+            done += 1
+        return {"images_per_s": done / (time.perf_counter() - began)}
+    finally:
+        torch.set_num_threads(before)
+
+
+def _stages(embedder: Embedder, embedders: Embedders, images: list[bytes]) -> dict[str, float]:
+    """Milliseconds (p50) of the parts of a request that are not HTTP."""
+    prepared = [embedder.prepare(image, embedders.limits) for image in images]
+    bank = np.random.default_rng(0).normal(size=(1000, embedder.width)).astype(np.float32)
+
+    def search(turn: int) -> None:
+        np.partition(1 - bank @ bank[turn % 1000], 3)
+
+    def network(turn: int) -> None:
+        embedder.embed([prepared[turn % len(prepared)]])
+
+    def decode(turn: int) -> PreparedImage:
+        return embedder.prepare(images[turn % len(images)], embedders.limits)
+
+    return {"decode_ms": _p50(decode), "network_1_ms": _p50(network), "search_1000_ms": _p50(search)}
+
+
+def _service(
+    plan: SpeedPlan, spec: EmbeddingSpec, images: list[bytes], environment: dict[str, str] | None, say: Say, size: str
+) -> dict[str, Any]:
+    wanted = {
+        "ODDITY_BACKBONE": spec.backbone,
+        "ODDITY_WEIGHTS": spec.weights,
+        "ODDITY_IMAGE_SIZE": str(plan.image_size),
+        "ODDITY_JOBS": "off",
+        "ODDITY_LOG_LEVEL": "error",
+        **({} if plan.threads is None else {"ODDITY_THREADS": str(plan.threads)}),
+    }
+    environment = {**(os.environ if environment is None else environment), **wanted}
+    began = time.perf_counter()
+    with (
+        TemporaryDirectory() as folder,
+        running_server(environment, Path(folder)) as (url, process),
+        httpx2.Client(base_url=url, timeout=600) as http,
+    ):
+        found: dict[str, Any] = {"start_s": time.perf_counter() - began, "clients": {}}
+        say(f"{spec.backbone}: service, filling, {size}")
+        http.put(C).raise_for_status()
+        _add(http, made_jpegs(plan.bank, SIZES["small"], plan.seed + 1))
+        for image in images[:BATCH_MAX]:
+            http.post(f"{C}/anomaly", content=image, headers={"content-type": "image/jpeg"}).raise_for_status()
+        found["memory_idle_mib"] = memory_mib(process.pid)
+        for clients in plan.clients:
+            say(f"{spec.backbone}: service, {size}, {clients} clients")
+            load = run_load(url, process.pid, clients, plan.seconds, posted(f"{C}/anomaly", images))
+            found["clients"][str(clients)] = load.summary()
+        say(f"{spec.backbone}: service, {size}, adding")
+        found["adding"] = _adding(http, plan, images)
+        found["memory_most_mib"] = memory_mib(process.pid)
+    return found
+
+
+def _adding(http: httpx2.Client, plan: SpeedPlan, images: list[bytes]) -> dict[str, float]:
+    """Durable adding in batches of 32, one after the other; every file differs by a comment, so none is a duplicate."""
+    added, number, began = 0, 0, time.perf_counter()
+    while time.perf_counter() - began < plan.seconds:
+        batch = [_commented(images[(number + place) % len(images)], number + place) for place in range(32)]
+        number += 32
+        added += _add(http, batch)
+    return {"images_per_s": added / (time.perf_counter() - began)}
+
+
+def _add(http: httpx2.Client, images: list[bytes]) -> int:
+    created = 0
+    for start in range(0, len(images), 32):
+        files = [("files", (f"{start + place}.jpg", data)) for place, data in enumerate(images[start : start + 32])]
+        created += http.post(f"{C}/images", files=files).raise_for_status().json()["created"]
+    return created
+
+
+def _commented(image: bytes, number: int) -> bytes:
+    comment = str(number).encode()
+    return image[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + image[2:]
+
+
+def _p50(once: Callable[[int], object], turns: int = 15) -> float:
+    took = []
+    for turn in range(turns):
+        began = time.perf_counter()
+        once(turn)
+        took.append(1000 * (time.perf_counter() - began))
+    return statistics.median(took)
+
+
+def _ratios(found: dict[str, Any], size: str) -> dict[str, float | None]:
+    """Each bar's ratio, as far as its parts were measured."""
+    service = found.get("service", {}).get(size)
+    best = max((one["images_per_s"] for one in service["clients"].values()), default=None) if service else None
+    most = service["clients"].get("32", {}).get("images_per_s", best) if service else None
+    decoder = found.get("decoder", {}).get(size, {}).get("images_per_s")
+    network = found.get("network", {}).get("served", {}).get("images_per_s", {}).get(f"batch_{BATCH_MAX}")
+    ceiling = 1 / (1 / decoder + 1 / network) if decoder and network else None
+    baseline = found.get("baseline", {}).get(size, {}).get("images_per_s")
+    stages = found.get("stages", {}).get(size)
+    alone = service["clients"].get("1", {}).get("p50_ms") if service else None
+    return {
+        "ceiling_images_per_s": ceiling,
+        "service_over_ceiling": most / ceiling if most and ceiling else None,
+        "service_over_baseline": most / baseline if most and baseline else None,
+        "adding_over_scoring": service["adding"]["images_per_s"] / most if service and most else None,
+        "idle_p50_over_parts": alone / sum(stages.values()) if alone and stages else None,
+    }
+
+
+def speed_text(found: dict[str, Any]) -> list[str]:
+    """The body of the report."""
+    lines = [
+        f"{found['threads']} threads; input {found['plan']['image_size']} px; {found['plan']['seconds']:g} s each.",
+        "",
+    ]
+    for backbone, one in found["backbones"].items():
+        runtime = one["runtime"]
+        lines += [
+            f"## {backbone}",
+            "",
+            f"Served by {runtime['engine']} in {runtime['precision']}, loaded in {one['first_load_s']:.1f} s with its "
+            f"check; {runtime['processor']}.",
+            "",
+        ]
+        if "network" in one:
+            rows = [
+                (name, f"{it['engine']} {it['precision']}", *(f"{rate:.1f}" for rate in it["images_per_s"].values()))
+                for name, it in one["network"].items()
+            ]
+            lines += table(["network alone, images/s", "computed by", "batch 1", f"batch {BATCH_MAX}"], rows)
+        for title, part in (("decoder alone", "decoder"), ("torchvision, one at a time", "baseline")):
+            if part in one:
+                rows = [(size, f"{it['images_per_s']:.1f}") for size, it in one[part].items()]
+                lines += table([title, "images/s"], rows)
+        if "stages" in one:
+            rows = [(size, *(f"{value:.2f}" for value in it.values())) for size, it in one["stages"].items()]
+            lines += table(["parts of one request, ms", "decode", "network", "search of 1000"], rows)
+        if "service" in one:
+            lines += _service_text(one)
+    return lines
+
+
+def _service_text(one: dict[str, Any]) -> list[str]:
+    rows = [
+        (
+            f"{size}, {clients} clients",
+            f"{load['images_per_s']:.1f}",
+            *(f"{load[name]:.1f}" for name in ("p50_ms", "p95_ms", "p99_ms")),
+            f"{100 * load['generator_cpu_share']:.0f} %",
+        )
+        for size, it in one["service"].items()
+        for clients, load in it["clients"].items()
+    ]
+    lines = table(["scoring", "images/s", "p50 ms", "p95 ms", "p99 ms", "clients' processor time"], rows)
+    rows = [
+        (
+            size,
+            f"{it['adding']['images_per_s']:.1f}",
+            f"{it['start_s']:.1f}",
+            f"{it['memory_idle_mib']:.0f}",
+            f"{it['memory_most_mib']:.0f}",
+        )
+        for size, it in one["service"].items()
+    ]
+    lines += table(["service", "adding, images/s", "start, s", "memory idle, MiB", "at most, MiB"], rows)
+    bars = {
+        "service_over_ceiling": f"at least {BAR_OF_CEILING:g}",
+        "service_over_baseline": "at least 6 in bf16 at 224 px",
+        "adding_over_scoring": f"at least {BAR_OF_ADDING:g}",
+        "idle_p50_over_parts": f"at most {BAR_OF_IDLE:g}",
+    }
+    rows = [
+        (f"{size}: {name.replace('_', ' ')}", f"{ratios[name]:.2f}", bar)
+        for size, ratios in one["ratios"].items()
+        for name, bar in bars.items()
+        if ratios[name] is not None
+    ]
+    return lines + table(["ratio", "found", "bar"], rows)

@@ -1,0 +1,86 @@
+"""`oddity bench speed`: made images, what is told of a load, and one tiny run of everything."""
+
+import io
+
+import pytest
+from PIL import Image
+
+from benchmarks.clients import Load, cpu_seconds, memory_mib
+from benchmarks.errors import BenchmarkRefused
+from benchmarks.speed import PARTS, SpeedPlan, _commented, _ratios, made_jpegs, measure_speed, speed_text
+
+
+def test_made_jpegs_are_seeded_and_of_the_size() -> None:
+    first = made_jpegs(2, (50, 40), 1)
+    assert first == made_jpegs(2, (50, 40), 1) != made_jpegs(2, (50, 40), 2)
+    assert [Image.open(io.BytesIO(one)).size for one in first] == [(50, 40)] * 2
+
+
+def test_a_comment_makes_another_file_of_the_same_picture() -> None:
+    image = made_jpegs(1, (50, 40), 1)[0]
+    other = _commented(image, 7)
+    assert other != image != _commented(image, 8)
+    with Image.open(io.BytesIO(image)) as before, Image.open(io.BytesIO(other)) as after:
+        assert before.tobytes() == after.tobytes()
+
+
+def test_a_load_is_summed_up() -> None:
+    load = Load(2.0, {200: [float(n) for n in range(1, 101)], 503: [1.0] * 7, 500: [1.0]}, 0.5, 1.5)
+    summary = load.summary()
+    assert (summary["answers"], summary["refused"], summary["other"]) == (100, 7, 1)
+    assert summary["images_per_s"] == 50 and summary["generator_cpu_share"] == 0.25
+    assert (summary["p50_ms"], summary["p99_ms"]) == pytest.approx((50.5, 99.01))
+
+
+def test_ratios_are_of_what_was_measured() -> None:
+    answers = {"1": {"images_per_s": 10.0, "p50_ms": 12.0}, "32": {"images_per_s": 30.0, "p50_ms": 900.0}}
+    found = {
+        "decoder": {"small": {"images_per_s": 100.0}},
+        "network": {"served": {"images_per_s": {"batch_1": 20.0, "batch_16": 100.0}}},
+        "baseline": {"small": {"images_per_s": 5.0}},
+        "stages": {"small": {"decode_ms": 4.0, "network_1_ms": 5.0, "search_1000_ms": 1.0}},
+        "service": {"small": {"clients": answers, "adding": {"images_per_s": 27.0}}},
+    }
+    assert _ratios(found, "small") == pytest.approx(
+        {
+            "ceiling_images_per_s": 50.0,
+            "service_over_ceiling": 0.6,
+            "service_over_baseline": 6.0,
+            "adding_over_scoring": 0.9,
+            "idle_p50_over_parts": 1.2,
+        }
+    )
+    assert set(_ratios({}, "small").values()) == {None}
+
+
+@pytest.mark.parametrize("wrong", [{"parts": ("all",)}, {"sizes": ("huge",)}, {"precisions": ("fp4",)}])
+def test_parts_that_do_not_exist_are_refused(wrong: dict) -> None:
+    with pytest.raises(BenchmarkRefused, match="must be of"):
+        SpeedPlan(**wrong)
+
+
+def test_a_process_that_is_gone_has_used_nothing() -> None:
+    assert (cpu_seconds(2**30), memory_mib(2**30)) == (0.0, 0.0)
+
+
+TINY = SpeedPlan(
+    backbones=("resnet18",), sizes=("small",), precisions=("float32",), clients=(1, 2), images=2, bank=4, seconds=0.2,
+    image_size=32, threads=1,
+)  # fmt: skip
+
+
+def test_the_parts_in_this_process_are_measured() -> None:
+    plan = SpeedPlan(**{name: getattr(TINY, name) for name in TINY.__slots__ if name != "parts"}, parts=PARTS[:3])
+    found = measure_speed(plan)["backbones"]["resnet18"]
+    assert found["decoder"]["small"]["images_per_s"] > 0 and found["baseline"]["small"]["images_per_s"] > 0
+    assert set(found["network"]) == {"served", "openvino float32", "torch float32"}
+    assert found["ratios"]["small"]["ceiling_images_per_s"] > 0
+
+
+@pytest.mark.slow
+def test_everything_is_measured_on_a_real_server() -> None:
+    found = measure_speed(TINY)
+    one = found["backbones"]["resnet18"]
+    assert all(load["answers"] > 0 and not load["other"] for load in one["service"]["small"]["clients"].values())
+    assert all(ratio > 0 for ratio in one["ratios"]["small"].values())
+    assert "## resnet18" in speed_text(found)

@@ -43,7 +43,7 @@ class Load:
 
 
 def run_load(url: str, pid: int, clients: int, seconds: float, ask: Callable[[HTTPConnection, int], int]) -> Load:
-    """Statuses of `ask(connection, turn)` from so many keep-alive clients that ask again as soon as they are answered."""
+    """Statuses of `ask(connection, turn)` from so many keep-alive clients that ask again once answered."""
     stop = threading.Event()
     lock = threading.Lock()
     took: dict[int, list[float]] = {}

@@ -109,6 +109,12 @@ class FittedShelf:
             for one in fit_ids:
                 self._kept.pop(one, None)
 
+    def forget_deleted(self) -> None:
+        """Free the memory of fits that the record does not hold any more."""
+        with self._database.read() as session:
+            gone = self._gone(session)
+        self.forget(gone)
+
     def _known(self, fit_id: int) -> LoadedFit | None:
         with self._lock:
             kept = self._kept.get(fit_id)

@@ -103,6 +103,7 @@ def delete_collection(core: Core, name: str, if_match: str | None) -> None:
         for verb in ("POST", "PUT"):
             core.idempotency.forget(session, f"{verb} /v1/collections/{name}/")
     core.shelf.drop(name)
+    core.fitted.forget_deleted()
 
 
 def _check_match(row: CollectionRow, if_match: str | None) -> None:

@@ -256,7 +256,10 @@ def test_deleting_a_scorer_and_a_collection(served: TestClient) -> None:
     answer = served.post("/v1/collections/gone/anomaly?scorer=spread", json={"ids": ["n01"]})
     problem_of(answer, 409, "scorer_not_fitted")
     fit(served, "gone", "spread")
+    scores(served, "gone", QUERIES, scorer="spread")
+    fit_id = core.fitted.serving(core.shelf.get("gone").id, "spread").id
     served.delete("/v1/collections/gone").raise_for_status()
+    assert fit_id not in core.fitted._kept
     with core.database.read() as session:
         tables = ("fit_parts", "fits")
         left = {one: session.connection().exec_driver_sql(f"SELECT count(*) FROM {one}").scalar() for one in tables}

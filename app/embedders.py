@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.collection_state import CollectionState
+from app.limits import remaining_s
 from app.settings import Settings
 from models.backbones.choice import EngineChoice, check_engine
 from models.backbones.embedder import Embedder, PreparedImage
@@ -133,7 +134,7 @@ class Embedders:
 
     def embed(self, embedder: BatchingEmbedder, prepared: Sequence[PreparedImage]) -> NDArray[np.float32]:
         """Vectors (n, width) of prepared images, batched together with other requests'."""
-        return embedder.submit(list(prepared), deadline_s=self._deadline_s)
+        return embedder.submit(list(prepared), deadline_s=remaining_s(self._deadline_s))
 
     def close(self) -> None:
         """Finish what was accepted and stop the workers."""

@@ -1,7 +1,9 @@
 """How many requests are worked on at once, how many may wait, and that nobody waits for a caller who has gone."""
 
 import asyncio
+import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, TypeVar
 
@@ -12,29 +14,50 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.errors import Busy
 
 Result = TypeVar("Result")
+_deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
 
 
 class Slots:
     """Runs blocking work in threads, a bounded number at once.
 
     The event loop never computes. More than `waiting` requests in line are refused with 503, so that memory stays
-    bounded under any load.
+    bounded under any load, and so is one that has stood in line for `deadline_s`. What is left of that time then is
+    what `remaining_s` tells in the thread.
     """
 
-    def __init__(self, working: int, waiting: int) -> None:
+    def __init__(self, working: int, waiting: int, deadline_s: float) -> None:
         self._limiter = anyio.CapacityLimiter(working)
+        self._threads = anyio.CapacityLimiter(working)
+        self._deadline_s = deadline_s
         self._places = working + waiting
         self._taken = 0
 
     async def run(self, work: Callable[..., Result], *arguments: Any, **named: Any) -> Result:
-        """The result of `work(*arguments, **named)`, computed in a thread. Raises Busy when the line is full."""
+        """The result of `work(*arguments, **named)`, computed in a thread. Raises Busy: line full or slow."""
         if self._taken >= self._places:
             raise Busy("Too many requests are waiting; try again shortly.")
         self._taken += 1
+        deadline = time.monotonic() + self._deadline_s
+        place = object()  # not the task: it may run more than one piece of work
+        is_working = False
         try:
-            return await anyio.to_thread.run_sync(partial(work, *arguments, **named), limiter=self._limiter)
+            with anyio.move_on_after(self._deadline_s):
+                await self._limiter.acquire_on_behalf_of(place)
+                is_working = True
+            if not is_working:
+                raise Busy("The request stood in line until its time was up; try again shortly.", "deadline_passed")
+            _deadline.set(deadline)
+            return await anyio.to_thread.run_sync(partial(work, *arguments, **named), limiter=self._threads)
         finally:
+            if is_working:
+                self._limiter.release_on_behalf_of(place)
             self._taken -= 1
+
+
+def remaining_s(otherwise: float) -> float:
+    """Seconds that the request worked on in this thread has left, at least 0; `otherwise` where there is none."""
+    deadline = _deadline.get()
+    return otherwise if deadline is None else max(0.0, deadline - time.monotonic())
 
 
 class LeaveWhenGone:

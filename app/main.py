@@ -133,8 +133,8 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.core = core = open_core(settings, clock)
-        app.state.slots = Slots(settings.inference_slots, settings.queue_limit_requests)
-        app.state.refits = Slots(1, settings.queue_limit_requests)
+        app.state.slots = Slots(settings.inference_slots, settings.queue_limit_requests, settings.deadline_s)
+        app.state.refits = Slots(1, settings.queue_limit_requests, settings.deadline_s)
         jobs = jobs_of(core)
         app.state.wake_jobs = jobs.wake
         jobs.start()

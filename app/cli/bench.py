@@ -31,6 +31,7 @@ from benchmarks.folders import cases, read_layout
 from benchmarks.job_pressure import PressurePlan, measure_pressure, pressure_text
 from benchmarks.made_folders import write_digits, write_textures
 from benchmarks.methods import MethodsPlan, measure_methods, methods_text, setting_sentence, write_cards
+from benchmarks.overload import OverloadPlan, measure_overload, overload_text
 from benchmarks.reference import KS, METRICS, compare, files_needed, reference_text
 from benchmarks.report import accuracy_text, write_report
 from benchmarks.scale import ScalePlan, measure_scale, scale_text
@@ -362,6 +363,24 @@ def speed(
         bar = progress.add_task("Starting", total=None)
         found = measure_speed(plan, say=partial(_describe, progress, bar))
     _write(found, out, "speed", speed_text(found), as_json)
+
+
+@cli.command()
+def overload(
+    seconds: Annotated[float, typer.Option(min=1, help="Length of the overload.")] = OverloadPlan().seconds,
+    out: OutOption = Path(".bench"),
+    as_json: JsonOption = False,
+) -> None:
+    """Send a server of its own ten times the load it has places for, and check what it does with the rest.
+
+    Exit code 1 when a bar is missed.
+    """
+    with _sentences(), images_progress() as progress:
+        bar = progress.add_task("Starting a server", total=None)
+        found = measure_overload(OverloadPlan(seconds=seconds), say=partial(_describe, progress, bar))
+    _write(found, out, "overload", overload_text(found), as_json)
+    if not found["is_within_bars"]:
+        raise CommandFailed("A bar was missed under overload; the report says which.")
 
 
 @cli.command("all")

@@ -9,7 +9,7 @@ import pytest
 
 from app.bodies import BodyLimit
 from app.errors import Busy, TooLarge
-from app.limits import LeaveWhenGone, Slots
+from app.limits import LeaveWhenGone, Slots, remaining_s
 
 PATIENCE_S = 30.0
 
@@ -103,7 +103,7 @@ def test_a_caller_who_hangs_up_leaves_the_line_and_running_work_is_finished() ->
         done.append(name)
 
     async def run() -> None:
-        slots = Slots(working=1, waiting=1)
+        slots = Slots(working=1, waiting=1, deadline_s=PATIENCE_S)
 
         async def application(scope, receive, send) -> None:
             name = (await whole_body(receive)).decode()
@@ -137,3 +137,26 @@ def test_a_caller_who_hangs_up_leaves_the_line_and_running_work_is_finished() ->
         assert [one["type"] for one in wires["third"].sent] == ["http.response.start"]
 
     anyio.run(run)
+
+
+def test_standing_in_line_counts_towards_the_deadline() -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        entered.set()
+        assert leave.wait(PATIENCE_S)
+
+    async def run() -> None:
+        slots = Slots(working=1, waiting=5, deadline_s=0.2)
+        async with anyio.create_task_group() as group:
+            group.start_soon(slots.run, hold)
+            await anyio.to_thread.run_sync(entered.wait)
+            with pytest.raises(Busy) as refused:
+                await slots.run(lambda: None)
+            assert refused.value.code == "deadline_passed"
+            leave.set()
+        # Its place is free again, and the thread knows what is left.
+        assert 0 <= await slots.run(remaining_s, 99.0) <= 0.2
+
+    anyio.run(run)
+    assert remaining_s(99.0) == 99.0

@@ -80,7 +80,7 @@ def measure_methods(
         identity = {**embedder.identity.describe(), "weights": embedder.identity.weights.partition(":")[0]}
         measured: list[dict[str, Any]] = []
         for case in cases(layout, together=plan.together, normal=plan.normal)[: plan.cases_max]:
-            with _Images(pool, embedders, embedder) as images:
+            with PoolImages(pool, embedders, embedder) as images:
                 split = _split(layout, case, pool)
                 measured.append({"method": None, "case": case.name, **_plain(pool, split)})
                 for name in names:
@@ -160,7 +160,7 @@ def _split(layout: Layout, case: Case, pool: Pool) -> _Split:
     )
 
 
-class _Images:
+class PoolImages:
     """Images of a pool as methods see them; what is computed from pixels is kept on disk for one case."""
 
     def __init__(self, pool: Pool, embedders: Embedders, embedder: Embedder) -> None:
@@ -173,7 +173,7 @@ class _Images:
         side = embedder.identity.preprocessing.image_size
         self._pixels = RowCache(self._folder / "pixels", len(pool.sha256), (3, side, side), CACHE_BYTES)
 
-    def __enter__(self) -> "_Images":
+    def __enter__(self) -> "PoolImages":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -208,7 +208,7 @@ def _plain(pool: Pool, split: _Split) -> dict[str, Any]:
     return {**_told(scores, split, calibration), "score_ms": 1000 * seconds / split.test.size}
 
 
-def _measured(catalogue: Catalogue, name: str, images: _Images, split: _Split, plan: MethodsPlan) -> dict[str, Any]:
+def _measured(catalogue: Catalogue, name: str, images: PoolImages, split: _Split, plan: MethodsPlan) -> dict[str, Any]:
     card = catalogue[name]
     missing = card.needs.missing(frozenset(_held(split)))
     if missing:
@@ -239,7 +239,7 @@ def _measured(catalogue: Catalogue, name: str, images: _Images, split: _Split, p
     }
 
 
-def _scored(scorer: Any, images: _Images, rows: Rows, asked: StagesAsked) -> Iterator[Any]:
+def _scored(scorer: Any, images: PoolImages, rows: Rows, asked: StagesAsked) -> Iterator[Any]:
     for inputs in images.batches(rows, asked, 1):  # one at a time, as requests are
         yield from scores_of(scorer, inputs)
 

@@ -28,6 +28,7 @@ from benchmarks.filters import ROWS as FILTER_ROWS
 from benchmarks.filters import filters_text
 from benchmarks.filters import run as measure_filters
 from benchmarks.folders import cases, read_layout
+from benchmarks.heat_maps import HeatMapsPlan, heat_maps_text, measure_heat_maps
 from benchmarks.job_pressure import PressurePlan, measure_pressure, pressure_text
 from benchmarks.made_folders import write_digits, write_textures
 from benchmarks.methods import MethodsPlan, measure_methods, methods_text, setting_sentence, write_cards
@@ -381,6 +382,44 @@ def overload(
     _write(found, out, "overload", overload_text(found), as_json)
     if not found["is_within_bars"]:
         raise CommandFailed("A bar was missed under overload; the report says which.")
+
+
+@cli.command("heat-maps")
+def heat_maps(
+    folder: FolderArgument,
+    method: Annotated[list[str] | None, typer.Option(help="A method to measure; repeat it [default: all].")] = None,
+    weights: WeightsOption = None,
+    backbone: BackboneOption = None,
+    image_size: SizeOption = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Splits, and seeds of the fits.")] = HeatMapsPlan().seeds,
+    share: Annotated[float, typer.Option(min=0.1, max=0.9, help="Flawless images that go to the bank.")] = 0.7,
+    side: Annotated[int, typer.Option(min=16, help="Pixels a side on which maps meet masks.")] = HeatMapsPlan().side,
+    quick: Annotated[bool, typer.Option("--quick", help="Quick parameters: tries the harness out, no more.")] = False,
+    out: OutOption = Path(".bench"),
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure heat maps on DIR with masks: image and pixel ROC-AUC, overlap with each defect, beside plain dn2.
+
+    DIR holds good/, bad/ and x_mask.png beside each bad image; or is laid out as MVTec AD or as KolektorSDD. Writes
+    heat_maps-DIR.json and .md, and a picture for each method.
+    """
+    settings = folder_settings(data)
+    specification = _specification(settings, weights, backbone, image_size)
+    plan = HeatMapsPlan(methods=tuple(method or ()), seeds=seeds, share=share, side=side, quick=quick)
+    with _sentences(), _opened(settings) as embedders, images_progress() as progress:
+        bar = progress.add_task(f"Embedding {folder.name}", total=None)
+        found = measure_heat_maps(
+            folder,
+            embedders,
+            specification,
+            plan,
+            out / "vectors",
+            out,
+            advance=partial(progress.advance, bar),
+            say=partial(_describe, progress, bar),
+        )
+    _write(found, out, f"heat_maps-{folder.name}", heat_maps_text(found), as_json)
 
 
 @cli.command("all")

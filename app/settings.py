@@ -185,6 +185,10 @@ class Settings(BaseSettings):
         int, Field(ge=0, le=19, description="How far a worker process stands back for the server; 0: not at all.")
     ] = 10
 
+    index_min_images: Annotated[
+        int,
+        Field(ge=1, le=10**9, description="Images from which on a collection gets a structure and an index file."),
+    ] = 20_000
     index_every_s: Annotated[
         float,
         Field(

@@ -22,7 +22,6 @@ from app.upkeep.fresh import fresh_state
 from index.threads import threads as search_threads
 
 log = logging.getLogger("oddity.indexing")
-IMAGES_MIN = 20_000  # a smaller collection is read from the record within a second
 CHANGES_SHARE = 0.25  # of the images; so many changes are quicker read from a new file than replayed
 KINDS = ("index", "compact")
 
@@ -44,7 +43,7 @@ def submit_due(core: Core, seen: dict[int, int]) -> list[str]:
         moved = [number for number, sequence in now.items() if seen.get(number) != sequence]
         for number in moved:
             here = repository.standing(session, number, core.index_files.digests(number))
-            if here is not None and is_due(here) and not repository.is_waiting(session, number, KINDS):
+            if here is not None and is_due(here, core.settings.index_min_images) and not repository.is_waiting(session, number, KINDS):
                 names.append(here.name)
     core.index_files.prune_collections(set(now))
     seen.clear()
@@ -54,10 +53,10 @@ def submit_due(core: Core, seen: dict[int, int]) -> list[str]:
     return names
 
 
-def is_due(here: repository.Standing) -> bool:
-    """Whether a new file is worth its while."""
-    if here.images < IMAGES_MIN:
-        return here.has_file and here.changes > IMAGES_MIN
+def is_due(here: repository.Standing, images_min: int) -> bool:
+    """Whether a new file is worth its while, or an old one, far from what is left, is to go."""
+    if here.images < images_min:
+        return here.has_file and here.changes > images_min
     return not here.has_file or here.changes > CHANGES_SHARE * here.images
 
 
@@ -116,7 +115,7 @@ def _renew(core: Core, context: JobContext, *, is_compacting: bool) -> dict[str,
         "built": built,
         "file": None,
     }
-    if len(state.entries) < IMAGES_MIN:
+    if len(state.entries) < core.settings.index_min_images:
         # Processes read the record afresh: what they kept beyond it goes.
         with core.database.write() as session:
             repository.drop(session, state.id)

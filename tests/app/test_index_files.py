@@ -2,6 +2,7 @@
 
 import random
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from app.collecting.repository import prune_deletions
 from app.core import Core
 from app.db.tables import CollectionRow, IndexFileRow, VectorRow
 from app.indexing import service
+from app.indexing.repository import Standing
 from app.main import create_app
 from app.settings import Settings
 from app.shelf import CollectionState, Shelf
@@ -22,10 +24,10 @@ from tests.app.test_shelf import PICTURES, C, contents, step
 from tests.conftest import add
 
 
-@pytest.fixture(autouse=True)
-def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files are worth it from the first image on."""
-    monkeypatch.setattr(service, "IMAGES_MIN", 1)
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Files are worth it from the first image on, and are written when a test asks for them."""
+    return settings.model_copy(update={"index_min_images": 1, "index_every_s": 0})
 
 
 def core_of(client: TestClient) -> Core:
@@ -208,7 +210,7 @@ def test_what_cut_short_writes_left_goes_with_the_next_file(client: TestClient) 
     assert list(core.index_files.folder.iterdir()) == []
 
 
-def test_jobs_are_queued_for_collections_that_changed_much(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jobs_are_queued_for_collections_that_changed_much(client: TestClient) -> None:
     core, seen = core_of(client), {}
     add(client, "c", {f"i{number}": PICTURES[number] for number in range(6)})
     assert service.submit_due(core, seen) == ["c"]
@@ -220,8 +222,9 @@ def test_jobs_are_queued_for_collections_that_changed_much(client: TestClient, m
     assert service.submit_due(core, seen) == []
     client.post(f"{C}/images/delete", json={"ids": ["i1", "i2"]}).raise_for_status()
     assert service.submit_due(core, seen) == ["c"]
-    monkeypatch.setattr(service, "IMAGES_MIN", 1000)
-    assert service.submit_due(core, {}) == []  # the record is as quick
+    here = Standing(collection_id=1, name="c", images=900, changes=900, has_file=False)
+    assert service.is_due(here, 900) and not service.is_due(here, 901)  # the record is as quick
+    assert service.is_due(replace(here, images=10, changes=1000, has_file=True), 900)
 
 
 def test_compacting_says_what_is_there_and_the_index_can_be_looked_at(client: TestClient) -> None:

@@ -14,6 +14,7 @@ from app.db.engine import Database
 from app.db.tables import Base
 from tests.faults.whole_service import PATIENCE_S, C, Load, Service, age, check, kill
 
+JOB_KINDS = 5
 VICTIMS = (("start",), ("work",), ("start", "work"))
 
 
@@ -57,7 +58,7 @@ def kill_at_random_moments(data: Path, record_url: str, moments: int, seed: int)
 def finish(service: Service, load: Load) -> None:
     """Let the jobs come round once, undisturbed: what deaths have cut off goes on, and each kind is seen to end."""
     with service.started() as client:
-        until = load.jobs.turn + 4
+        until = load.jobs.turn + JOB_KINDS
         for _ in range(int(PATIENCE_S / 0.02)):
             if load.jobs.turn >= until:
                 return
@@ -67,13 +68,13 @@ def finish(service: Service, load: Load) -> None:
 
 def test_five_deaths(tmp_path: Path, record_url: str) -> None:
     load = kill_at_random_moments(tmp_path / "data", record_url, 5, seed=1)
-    assert {"snapshot", "restore", "clean", "compress"} <= set(load.jobs.done)
+    assert {"snapshot", "restore", "clean", "compress", "compact"} <= set(load.jobs.done)
 
 
 @pytest.mark.slow
 def test_a_hundred_deaths(tmp_path: Path, record_url: str) -> None:
     load = kill_at_random_moments(tmp_path / "data", record_url, 100, seed=2)
-    assert {"snapshot", "restore", "clean", "compress"} <= set(load.jobs.done)
+    assert {"snapshot", "restore", "clean", "compress", "compact"} <= set(load.jobs.done)
     assert load.deleted
 
 

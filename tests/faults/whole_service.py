@@ -35,7 +35,13 @@ class Service:
 
     def __init__(self, data: Path, record_url: str) -> None:
         self.data = data
-        environment = {"ODDITY_DATABASE_URL": record_url, "ODDITY_JOBS": "off", "ODDITY_COLLECT_EVERY_S": "0.05"}
+        environment = {
+            "ODDITY_DATABASE_URL": record_url,
+            "ODDITY_JOBS": "off",
+            "ODDITY_COLLECT_EVERY_S": "0.05",
+            "ODDITY_INDEX_MIN_IMAGES": "4",  # so that starts go on from files, and files are written all the time
+            "ODDITY_INDEX_EVERY_S": "0.2",
+        }
         self._mother = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.server", str(data)],
             cwd=ROOT,
@@ -150,7 +156,7 @@ class Load:
 
 
 class Jobs:
-    """Snapshots, restores, cleanings and compressions, in turn; a step that was cut off is sent again."""
+    """Snapshots, restores, cleanings, compressions and compactions, in turn; a step that was cut off is sent again."""
 
     def __init__(self) -> None:
         self.turn = 0
@@ -163,6 +169,7 @@ class Jobs:
             lambda: (f"/v1/collections/r{self.turn}/restore", {"snapshot": self._snapshot["snapshot"]}),
             lambda: (f"{C}/clean", {"fraction": 0.2}),
             lambda: (f"{C}/compress", {"method": "kmeans", "size": 3}),
+            lambda: (f"{C}/compact", None),
         )
 
     def step(self, client: httpx2.Client) -> None:
@@ -196,7 +203,7 @@ class Jobs:
         elif job["kind"] == "clean":
             answer = client.delete(f"{C}/clean/{job['id']}")  # undoing twice is undoing once
             assert answer.status_code == 200, answer.text
-        else:
+        elif job["kind"] == "compress":
             answer = client.delete(f"{C}/compress")
             assert answer.status_code in (204, 404), answer.text
         self.done.append(job["kind"])

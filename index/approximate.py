@@ -20,7 +20,7 @@ from index.structures import StructureName
 
 RECALL = 0.99  # share of the true ten nearest
 TUNED_K = 10
-TUNING_QUERIES = 250
+TUNING_QUERIES = 1000  # a query that ends in the wrong region misses all ten: 250 meet too few of those
 BUILD_ROWS = 4096  # between two calls of progress
 DEAD_SHARE = 0.2  # of the entries of a structure; beyond, it is due to be built again
 GROWTH = 2.0  # likewise, once it holds so many times the rows that it was tuned for
@@ -246,7 +246,7 @@ def build_listed(
     n_rows = min(len(births), len(stored))
     stored = stored[:n_rows]
     random = np.random.default_rng(seed)
-    n_held = min(TUNING_QUERIES, n_rows // 10)
+    n_held = max(min(TUNING_QUERIES // 4, n_rows // 10), min(TUNING_QUERIES, n_rows // 40))
     if n_held < 1:
         return None
     order = np.sort(random.permutation(n_rows)[n_held:])

@@ -1,6 +1,7 @@
 """Rows under ids: the part that every index shares."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
@@ -10,10 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from index.columns import Column
 from index.contract import Metric
 from index.distances import as_count, as_ids, as_rows, unit_rows
-from index.errors import CountMismatch, IdInvalid, IdTaken, IdUnknown, NotFinite, SnapshotDamaged
+from index.errors import CountMismatch, IdInvalid, IdTaken, IdUnknown, SnapshotDamaged
 from index.snapshot import StoredArray
-
-CHECKED_ROWS = 4096  # at a time, when rows are restored
 
 
 class RowStore:
@@ -164,10 +163,7 @@ class RowStore:
             raise SnapshotDamaged(f"The rows must be of {kind} to be restored; got {told}.")
         with ExitStack() as undo:
             undo.callback(self._empty)
-            try:
-                self._fill(arrays, facts["rows"])
-            except NotFinite as error:
-                raise SnapshotDamaged(str(error)) from error
+            self._fill(arrays, facts["rows"])
             undo.pop_all()
 
     def _empty(self) -> None:
@@ -176,17 +172,26 @@ class RowStore:
             column.cut(0)
 
     def _fill(self, arrays: Mapping[str, StoredArray], n_rows: int) -> None:
+        shape = (n_rows, self.width)
         ids = _expected(arrays, "ids", (n_rows,), np.int64).read()
         order = np.argsort(ids, kind="stable")
         ascending = ids[order]
         if n_rows and (ascending[0] < 0 or (ascending[1:] == ascending[:-1]).any()):
             raise SnapshotDamaged("The ids must be 0 or more and each there once; they are not.")
-        _expected(arrays, "rows", (n_rows, self.width), np.float32).read_into(self._searched.extend(n_rows))
-        for start in range(0, n_rows, CHECKED_ROWS):
-            as_rows(self._searched.values[start : start + CHECKED_ROWS], self.width, what="rows")
+        columns = [("rows", self._searched)]
         if "given" in arrays:
             self._given = Column(np.empty((0, self.width), dtype=np.float32))
-            _expected(arrays, "given", (n_rows, self.width), np.float32).read_into(self._given.extend(n_rows))
+            columns.append(("given", self._given))
+        # Side by side: hashing and writing leave Python's lock to the other column.
+        with ThreadPoolExecutor(len(columns)) as pool:
+            filling = [
+                pool.submit(
+                    column.extend_from, n_rows, _finite(name, _expected(arrays, name, shape, np.float32).blocks())
+                )
+                for name, column in columns
+            ]
+        for one in filling:
+            one.result()
         self._ids.append(ids)
         self._ascending.append(ascending)
         self._places.append(order)
@@ -247,3 +252,11 @@ def _expected(
             f"`{name}` must be {np.dtype(dtype)} of shape {shape}; got {array.dtype} of {array.shape}."
         )
     return array
+
+
+def _finite(name: str, blocks: Iterator[bytes]) -> Iterator[bytes]:
+    for block in blocks:
+        # No sum of rows that an index takes overflows; one that is not a number shows in it.
+        if not np.isfinite(np.add.reduce(np.frombuffer(block, np.float32))):
+            raise SnapshotDamaged(f"`{name}` must be finite to be restored; got NaN or infinity.")
+        yield block

@@ -132,10 +132,8 @@ class StoredArray:
     def verify(self) -> None:
         """Reads every byte once."""
         if not self._checked:
-            digest = hashlib.sha256()
-            for block in self._blocks():
-                digest.update(block)
-            self._compare(digest.hexdigest())
+            for _ in self.blocks():
+                pass
 
     def view(self) -> NDArray[Any]:
         """The array on the mapped file, not to be written to; costs no memory beside the page cache."""
@@ -153,22 +151,22 @@ class StoredArray:
         if out.dtype != self.dtype or out.shape != self.shape or not out.flags.c_contiguous:
             raise ValueError(f"`out` must be {self.dtype} of shape {self.shape}; got {out.dtype} of {out.shape}.")
         target = out.reshape(-1).view(np.uint8)
-        digest = hashlib.sha256()
-        self._file.seek(self._place.offset)
-        for start in range(0, len(target), _BLOCK_BYTES):
-            some = target[start : start + _BLOCK_BYTES]
-            self._file.fill(some.data, self._name)
-            digest.update(some.data)
-        digest.update(self._file.take(-self._place.n_bytes % _ALIGNMENT, self._name))
-        self._compare(digest.hexdigest())
+        start = 0
+        for block in self.blocks():
+            target[start : start + len(block)] = np.frombuffer(block, np.uint8)
+            start += len(block)
 
-    def _blocks(self) -> Iterator[bytes]:
-        left = _aligned(self._place.n_bytes)
-        self._file.seek(self._place.offset)
-        while left:
-            block = self._file.take(min(left, _BLOCK_BYTES), self._name)
-            left -= len(block)
+    def blocks(self) -> Iterator[bytes]:
+        """Its bytes one after the other, once; that they are not those that were written shows only at the end."""
+        digest = hashlib.sha256()
+        start, end = self._place.offset, self._place.offset + self._place.n_bytes
+        while start < end:
+            block = self._file.read_at(start, min(end - start, _BLOCK_BYTES), self._name)
+            digest.update(block)
+            start += len(block)
             yield block
+        digest.update(self._file.read_at(end, _aligned(self._place.n_bytes) - self._place.n_bytes, self._name))
+        self._compare(digest.hexdigest())
 
     def _compare(self, got: str) -> None:
         if got != self._place.sha256:
@@ -181,9 +179,7 @@ class StoredArray:
 class ArraysFile(Mapping[str, StoredArray]):
     """The arrays of a file by their names, its facts, and its digest: the sha256 of the header, which holds all others.
 
-    For one thread at a time.
-
-    Views stay usable after `close`.
+    Threads may read different arrays at the same time. Views stay usable after `close`.
     """
 
     def __init__(self, file: FileIO, name: str) -> None:
@@ -239,18 +235,11 @@ class ArraysFile(Mapping[str, StoredArray]):
     def close(self) -> None:
         self._file.close()
 
-    def seek(self, offset: int) -> None:
-        self._file.seek(offset)
-
-    def take(self, n_bytes: int, what: str) -> bytes:
-        taken = self._file.read(n_bytes)
-        if len(taken) != n_bytes:
-            raise SnapshotDamaged(f"`{what}` of `{self.name}` must be whole; the file ends {n_bytes} bytes early.")
-        return taken
-
-    def fill(self, target: memoryview, what: str) -> None:
-        if self._file.readinto(target) != len(target):
+    def read_at(self, offset: int, n_bytes: int, what: str) -> bytes:
+        block = os.pread(self._file.fileno(), n_bytes, offset) if n_bytes else b""
+        if n_bytes and not block:
             raise SnapshotDamaged(f"`{what}` of `{self.name}` must be whole; the file ends early.")
+        return block
 
     def array_at(self, offset: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
         if self._mapping is None:

@@ -211,6 +211,8 @@ def test_it_is_built_beside_searches_additions_and_removals(structure):
     fresh = iter(clustered(6, 4000))
     number = 0
     while builder.is_alive() or number < 10:
+        if number == 40:  # rows enough of those it began with stay for it to be of use
+            builder.join()
         with lock:
             gone = judge.ids()[number % 7 :: 97]
             new = np.arange(10_000 + 20 * number, 10_015 + 20 * number)

@@ -211,7 +211,7 @@ def test_it_is_built_beside_searches_additions_and_removals(structure):
     fresh = iter(clustered(6, 4000))
     number = 0
     while builder.is_alive() or number < 10:
-        if number == 40:  # rows enough of those it began with stay for it to be of use
+        if number == 10:  # most of the rows it began with stay, for it to be of use
             builder.join()
         with lock:
             gone = judge.ids()[number % 7 :: 97]

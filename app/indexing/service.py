@@ -43,7 +43,8 @@ def submit_due(core: Core, seen: dict[int, int]) -> list[str]:
         moved = [number for number, sequence in now.items() if seen.get(number) != sequence]
         for number in moved:
             here = repository.standing(session, number, core.index_files.digests(number))
-            if here is not None and is_due(here, core.settings.index_min_images) and not repository.is_waiting(session, number, KINDS):
+            is_wanted = here is not None and is_due(here, core.settings.index_min_images)
+            if here is not None and is_wanted and not repository.is_waiting(session, number, KINDS):
                 names.append(here.name)
     core.index_files.prune_collections(set(now))
     seen.clear()

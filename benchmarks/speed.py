@@ -27,8 +27,8 @@ from benchmarks.errors import BenchmarkRefused
 from benchmarks.job_pressure import running_server
 from benchmarks.report import table
 from models.backbones.choice import EngineChoice
-from models.backbones.embedder import BATCH_MAX, Embedder, EmbeddingSpec, PreparedImage
-from models.backbones.engine import POOLED
+from models.backbones.embedder import Embedder, EmbeddingSpec, PreparedImage
+from models.backbones.engine import BATCH_MAX, POOLED
 from models.backbones.loader import load_embedder
 from models.backbones.made_images import made_images
 from models.preprocessing import IMAGENET_MEAN, IMAGENET_STD

@@ -36,6 +36,8 @@ from benchmarks.overload import OverloadPlan, measure_overload, overload_text
 from benchmarks.reference import KS, METRICS, compare, files_needed, reference_text
 from benchmarks.report import accuracy_text, write_report
 from benchmarks.scale import ScalePlan, measure_scale, scale_text
+from benchmarks.search_speed import PARTS
+from benchmarks.search_speed import run as run_search
 from benchmarks.setting import setting
 from benchmarks.speed import SpeedPlan, measure_speed, speed_text
 from models.backbones.embedder import EmbeddingSpec
@@ -239,6 +241,36 @@ def jobs(
     _write(found, out, "job_pressure", pressure_text(found), as_json)
     if not found["is_within_bar"]:
         raise CommandFailed(f"With a job beside it, p99 of a score is {found['ratio']['p99']:.1f} times as long.")
+
+
+@cli.command()
+def search(
+    rows: Annotated[int, typer.Option(min=1000, help="Rows that structures are built over.")] = 100_000,
+    exact_rows: Annotated[int, typer.Option(min=1000, help="Rows that are searched exactly.")] = 100_000,
+    parts: Annotated[str, typer.Option(help=f"Some of {', '.join(PARTS)}, separated by commas.")] = ",".join(PARTS),
+    vectors: Annotated[
+        Path | None, typer.Option(exists=True, help="A .npy of embeddings in place of drawn rows.")
+    ] = None,
+    seed: SeedOption = SEED,
+    out: OutOption = Path(".bench"),
+) -> None:
+    """Measure search without the service: exact beside FAISS, structures beside hnswlib and usearch, filters, restart.
+
+    Each row is printed and written as soon as it is known. The peers are measured where they are installed.
+    """
+    chosen = [one.strip() for one in parts.split(",")]
+    if unknown := sorted(set(chosen) - set(PARTS)):
+        raise CommandFailed(f"`--parts` must be some of {', '.join(PARTS)}; got {', '.join(unknown)}.")
+    paths = run_search(
+        out,
+        rows,
+        exact_rows=exact_rows,
+        parts=chosen,
+        threads=len(os.sched_getaffinity(0)),
+        seed=seed,
+        vectors=vectors,
+    )
+    messages().print(f"Written to {' and '.join(map(str, paths))}.")
 
 
 @cli.command()

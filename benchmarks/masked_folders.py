@@ -59,7 +59,8 @@ def read_mask(file: Path) -> NDArray[np.bool_]:
     """(height, width): True above the middle of the levels that occur."""
     with Image.open(file) as opened:
         levels = np.asarray(opened.convert("L"))
-    return levels > levels.max() / 2.0
+    above: NDArray[np.bool_] = levels > levels.max() / 2.0
+    return above
 
 
 def read_masked(folder: Path, embedders: Embedders, embedder: Embedder) -> MaskedFolder:
@@ -132,8 +133,8 @@ def _paired(folder: Path) -> list[MaskedImage]:
     masks = [file for file in files if _is_mask(file, folder, files)]
     images = sorted(set(files) - set(masks))
     mask_of: dict[Path, Path] = {}
-    for mask in masks:
-        mask_of[_image_of(mask, images, folder)] = mask
+    for one in masks:
+        mask_of[_image_of(one, images, folder)] = one
     has_good = any(GOOD in one.relative_to(folder).parts for one in images)
     found = []
     for file in images:

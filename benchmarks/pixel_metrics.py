@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import label
+from scipy.ndimage import label  # type: ignore[attr-defined]
 
 from benchmarks.errors import BenchmarkRefused
 from benchmarks.metrics import roc_auc

@@ -14,7 +14,7 @@ from models.errors import BankTooSmall, FitRefused, ParameterInvalid
 from models.methods.gm_dgm import GmDgm, GmDgmParams
 from models.methods.gm_dgm.method import BANK_MIN, Material, train_model
 from models.methods.gm_dgm.network import GenerativeModel, bound, joint_bounds
-from models.training import seeded
+from models.training import part_of, seeded
 from tests.models.methods.banks import assert_scores_hold, bank_of, inputs_of
 
 QUICK = {
@@ -145,7 +145,7 @@ def found_kinds(seed, latent):
     generator = seeded(seed)
     net = GenerativeModel(width=6, hidden=32, latents=2, kinds=6, mixture=latent == "mixture", generator=generator)
     material = Material(drawn(), allowed, weights, np.arange(400) % 10 == 0)
-    train_model(net, material, params, generator, lambda *at: None)
+    train_model(net, material, params, generator, part_of(None, 0.0, 1.0))
     with torch.no_grad():
         told = net.log_shares(net.standardised(torch.from_numpy(drawn()))).argmax(dim=1).numpy()
     counts = np.array([[np.sum((told == one) & (kind == other)) for other in (2, 3)] for one in range(6)])

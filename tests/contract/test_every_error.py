@@ -231,10 +231,12 @@ def test_a_problem_of_one_item_has_the_same_code(
 
 
 def test_a_deadline_that_passes(tmp_path: Path) -> None:
-    settings = Settings(data=tmp_path, weights="stand-in", image_size=32, threads=1, deadline_s=1e-9)
-    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+    usual = Settings(data=tmp_path, weights="stand-in", image_size=32, threads=1)
+    with TestClient(create_app(usual)) as client:
         client.put(C).raise_for_status()
+    with TestClient(create_app(usual.model_copy(update={"deadline_s": 1e-9})), raise_server_exceptions=False) as client:
         problem_of(client.post(f"{C}/images", **IMAGE), 503, "deadline_passed")
+    with TestClient(create_app(usual)) as client:
         assert client.get(C).json()["images"] == 0
 
 

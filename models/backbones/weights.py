@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 
 from models.errors import WeightsDamaged
 
@@ -47,7 +47,8 @@ def read_weights(path: Path) -> dict[str, NDArray[np.float32]]:
     """
     try:
         if path.suffix == ".safetensors":
-            loaded = load_file(path, device="cpu")
+            # Read, not mapped: a file that is written over must not change the weights of a network that runs.
+            loaded = load(path.read_bytes())
         else:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (

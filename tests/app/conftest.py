@@ -20,20 +20,21 @@ Serve = Callable[..., AbstractContextManager[TestClient]]
 
 
 @cache
-def kept(spec: EmbeddingSpec, weights_folder: Path, threads: int, choice: EngineChoice) -> Embedder:
-    return load_embedder(spec, weights_folder=weights_folder, threads=threads, choice=choice)
+def kept(spec: EmbeddingSpec, threads: int, choice: EngineChoice) -> Embedder:
+    return load_embedder(spec, weights_folder=Path(), threads=threads, choice=choice)
 
 
-@pytest.fixture(autouse=True, scope="session")
-def embedders_are_kept() -> Iterator[None]:
+@pytest.fixture(autouse=True)
+def embedders_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For each test anew: modules run in any order, and those of other folders are to load what lies on the disk."""
+
     def load(spec: EmbeddingSpec, *, weights_folder: Path, threads: int, choice: EngineChoice) -> Embedder:
-        # Only weights that need no file are the same in every folder.
-        folder = Path() if spec.weights in ("stand-in", "embedded") else weights_folder
-        return kept(spec, folder, threads, replace(choice, cache_folder=None))
+        # Only weights that need no file are the same every time.
+        if spec.weights in ("stand-in", "embedded"):
+            return kept(spec, threads, replace(choice, cache_folder=None))
+        return load_embedder(spec, weights_folder=weights_folder, threads=threads, choice=choice)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(app.embedders, "load_embedder", load)
-        yield
+    monkeypatch.setattr(app.embedders, "load_embedder", load)
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from models.backbones.network import tensor_shapes
 from models.backbones.resnet import BACKBONES
 from models.backbones.stand_in import stand_in_weights
 from models.backbones.torch_engine import TorchEngine
-from models.backbones.weights import tensors_sha256
+from models.backbones.weights import read_weights, tensors_sha256
 from models.errors import FingerprintMismatch, ParameterInvalid, WeightsDamaged, WeightsMissing
 from models.images import ImageLimits
 from models.preprocessing import Preprocessing
@@ -622,3 +622,13 @@ def test_loading_opens_no_connection(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for weights in ("torchvision", "embedded"):
         with pytest.raises(WeightsMissing):
             load_embedder(EmbeddingSpec(weights=weights), weights_folder=tmp_path, threads=1, embedded_folder=tmp_path)
+
+
+def test_weights_read_once_are_not_changed_by_a_file_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "own.safetensors"
+    save_file({"fc.bias": torch.zeros(1000)}, path)
+    tensors = read_weights(path)
+    before = tensors_sha256(tensors)
+    path.write_bytes(path.read_bytes()[:-4] + b"\0\0\x80?")  # the last number becomes 1
+    assert tensors_sha256(tensors) == before
+    assert tensors_sha256(read_weights(path)) != before

@@ -1,4 +1,4 @@
-"""Arrays that grow and shrink at their end; large ones lie in a file without a name, as page cache."""
+"""Arrays that grow and shrink at their end; large ones lie in a file, as page cache."""
 
 import logging
 import mmap
@@ -84,6 +84,8 @@ class Column:
         self._buffer = empty
         self._length = len(empty)
         self._file: _ScratchFile | None = None
+        self._lent = 0  # rows that lie in somebody else's file, mapped so that what is written stays here ...
+        self._overwritten = 0  # ... and how many times one of them was
         self._row_bytes = empty.dtype.itemsize * int(np.prod(empty.shape[1:], dtype=np.int64))
 
     @property
@@ -98,11 +100,15 @@ class Column:
     @property
     def reserved_bytes(self) -> int:
         """Bytes of anonymous memory."""
+        if self._lent:
+            return self._row_bytes * (max(0, self._length - self._lent) + min(self._overwritten, self._lent))
         return 0 if self._file is not None else self._buffer.nbytes
 
     @property
     def mapped_bytes(self) -> int:
         """Bytes of the file."""
+        if self._lent:
+            return self._lent * self._row_bytes
         return self._buffer.nbytes if self._file is not None else 0
 
     def reserve(self, extra: int) -> None:
@@ -138,15 +144,32 @@ class Column:
                 self._file.write(block, at)
             at += len(block)
 
+    def is_large(self, n: int) -> bool:
+        """Whether so many values belong in a file."""
+        return _folder is not None and n * self._row_bytes >= SCRATCH_MIN_BYTES
+
+    def borrow(self, lent: NDArray[Any], n: int) -> None:
+        """Be the first n of these values, whose rest is room to grow into; only for a column that holds none.
+
+        Nothing is copied: `lent` is a private mapping of a file, and pages that are written to become memory.
+        """
+        self._buffer, self._length, self._file = lent, n, None
+        self._lent, self._overwritten = n, 0
+
+    def move(self, sources: NDArray[np.int64], targets: NDArray[np.int64]) -> None:
+        """Copy the values at some places over those at others."""
+        self._buffer[targets] = self._buffer[sources]
+        self._overwritten += len(targets)
+
     def cut(self, length: int) -> None:
         """Keep the first `length` values; give memory back once less than half is used."""
         self._length = length
-        if length * 2 < self.capacity:
+        if length * 2 < (self._lent or self.capacity):
             self._move(length)
 
     def trim(self) -> None:
-        """Give back what is reserved and not used."""
-        if self._length < self.capacity:
+        """Give back what is reserved and not used; room that was lent costs nothing."""
+        if self._length < self.capacity and not self._lent:
             self._move(self._length)
 
     def _move(self, capacity: int) -> None:
@@ -160,7 +183,7 @@ class Column:
                 log.warning("scratch file of %d bytes not possible, rows stay in memory: %s", n_bytes, error)
         buffer = np.empty((capacity, *self._buffer.shape[1:]), dtype=self._buffer.dtype)
         buffer[: self._length] = self.values
-        self._buffer, self._file = buffer, None
+        self._buffer, self._file, self._lent = buffer, None, 0
 
     def _move_to_file(self, folder: Path, capacity: int, n_bytes: int) -> None:
         file = self._file or _ScratchFile(folder)
@@ -174,4 +197,4 @@ class Column:
         buffer: NDArray[Any] = np.ndarray(shape, self._buffer.dtype, buffer=mapping)
         if file is not self._file:
             buffer[: self._length] = self.values
-        self._buffer, self._file = buffer, file
+        self._buffer, self._file, self._lent = buffer, file, 0

@@ -1,5 +1,6 @@
 """Rows under ids: the part that every index shares."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -13,6 +14,8 @@ from index.contract import Metric
 from index.distances import as_count, as_ids, as_rows, unit_rows
 from index.errors import CountMismatch, IdInvalid, IdTaken, IdUnknown, SnapshotDamaged
 from index.snapshot import StoredArray
+
+log = logging.getLogger("oddity.index")
 
 
 class RowStore:
@@ -129,7 +132,7 @@ class RowStore:
             column.cut(left)
         for column in self._columns():
             if column not in (self._ascending, self._places):
-                column.values[holes] = column.values[kept_last]
+                column.move(kept_last, holes)
                 column.cut(left)
         if not left:
             self._given = None
@@ -149,7 +152,8 @@ class RowStore:
     def restore(self, arrays: Mapping[str, StoredArray], facts: Mapping[str, Any]) -> None:
         """Fills this index, which must be empty, with what was exported; on an error it stays empty.
 
-        Memory: the rows once; they are checked and copied in one pass.
+        Memory: rows that belong in a file stay in the one they come from, whose pages they copy as they are changed;
+                others are checked and copied in one pass.
 
         Raises:
             SnapshotDamaged: what the arrays hold is not what was written, or not of this width and metric.
@@ -182,12 +186,10 @@ class RowStore:
         if "given" in arrays:
             self._given = Column(np.empty((0, self.width), dtype=np.float32))
             columns.append(("given", self._given))
-        # Side by side: hashing and writing leave Python's lock to the other column.
+        # Side by side: hashing and copying leave Python's lock to the other column.
         with ThreadPoolExecutor(len(columns)) as pool:
             filling = [
-                pool.submit(
-                    column.extend_from, n_rows, _finite(name, _expected(arrays, name, shape, np.float32).blocks())
-                )
+                pool.submit(_fill_column, column, name, _expected(arrays, name, shape, np.float32))
                 for name, column in columns
             ]
         for one in filling:
@@ -239,6 +241,20 @@ class RowStore:
         """The queries in the form in which rows are searched."""
         rows = as_rows(queries, self.width, what="queries")
         return unit_rows(rows) if self.metric is Metric.COSINE else rows
+
+
+def _fill_column(column: Column, name: str, stored: StoredArray) -> None:
+    blocks = _finite(name, stored.blocks())
+    if not column.is_large(len(stored)):
+        column.extend_from(len(stored), blocks)
+        return
+    for _ in blocks:
+        pass
+    try:
+        column.borrow(stored.private(), len(stored))
+    except OSError as error:  # a system that promises no more memory than it has
+        log.warning("`%s` cannot be mapped and is copied: %s", name, error)
+        column.extend_from(len(stored), stored.blocks())
 
 
 def _expected(

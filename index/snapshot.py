@@ -140,6 +140,15 @@ class StoredArray:
         self.verify()
         return self._file.array_at(self._place.offset, self._place.dtype, self._place.shape)
 
+    def private(self) -> NDArray[Any]:
+        """The array on a mapping of its own, to be written to: a page that is changed becomes memory of this process.
+
+        It is longer than `shape`, by half as many rows where so much follows in the file: what stands there is of other
+        arrays, and may be written over likewise.
+        """
+        self.verify()
+        return self._file.private_at(self._place.offset, self._place.dtype, self._place.shape)
+
     def read(self) -> NDArray[Any]:
         """A copy in memory."""
         out = np.empty(self._place.shape, dtype=self._place.dtype)
@@ -187,9 +196,9 @@ class ArraysFile(Mapping[str, StoredArray]):
         self.name = name
         self._mapping: mmap.mmap | None = None
         self.facts, self.digest, places, end = self._read_front()
-        size = os.fstat(file.fileno()).st_size
-        if size != end:
-            raise SnapshotDamaged(f"`{name}` must have {end} bytes; got {size}.")
+        self._size = os.fstat(file.fileno()).st_size
+        if self._size != end:
+            raise SnapshotDamaged(f"`{name}` must have {end} bytes; got {self._size}.")
         self._arrays = {of: StoredArray(self, of, place) for of, place in places.items()}
 
     def __enter__(self) -> Self:
@@ -245,6 +254,14 @@ class ArraysFile(Mapping[str, StoredArray]):
         if self._mapping is None:
             self._mapping = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
         return np.ndarray(shape, dtype, buffer=self._mapping, offset=offset)
+
+    def private_at(self, offset: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+        row_bytes = dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
+        rows = min(shape[0] + shape[0] // 2, (self._size - offset) // row_bytes)
+        start = offset - offset % mmap.ALLOCATIONGRANULARITY
+        length = offset - start + rows * row_bytes
+        mapping = mmap.mmap(self._file.fileno(), length, access=mmap.ACCESS_COPY, offset=start)
+        return np.ndarray((rows, *shape[1:]), dtype, buffer=mapping, offset=offset - start)
 
     def _read_front(self) -> tuple[dict[str, Any], str, dict[str, _Place], int]:
         start = self._file.read(len(MAGIC) + 8)

@@ -238,16 +238,74 @@ def test_an_index_answers_the_same_from_files(metric, tmp_path, monkeypatch):
             assert np.array_equal(found.distances, true.distances)
 
 
+@pytest.mark.usefixtures("scratch")
+def test_an_index_lies_on_the_file_it_comes_from_and_never_changes_it(tmp_path):
+    random = np.random.default_rng(1)
+    vectors = random.standard_normal((4000, WIDTH)).astype(np.float32)
+    index, plain = (make_index("auto", width=WIDTH, metric=Metric.COSINE) for _ in range(2))
+    index.add(np.arange(2000), vectors[:2000])
+    plain.add(np.arange(2000), vectors[:2000])
+    arrays, facts = index.export_arrays()
+    write_arrays(tmp_path / "file", arrays, facts)
+    before = (tmp_path / "file").read_bytes()
+    index = make_index("auto", width=WIDTH, metric=Metric.COSINE)
+    with open_arrays(tmp_path / "file") as file:
+        index.restore(file, facts)
+    (tmp_path / "file").unlink()
+    (tmp_path / "file").write_bytes(before)
+    assert index._searched._file is None
+    assert (index.mapped_bytes, index.memory_bytes) == (2 * 2000 * WIDTH * 4, index._ids.reserved_bytes * 4)
+    for one in (index, plain):
+        one.remove(np.arange(0, 600, 3))
+        one.add(np.arange(2000, 2300), vectors[2000:2300])
+    assert index.memory_bytes >= 2 * 300 * WIDTH * 4, "what was written is memory of this process"
+    assert (tmp_path / "file").read_bytes() == before
+    found, true = (one.search(vectors[1900:2400], 7) for one in (index, plain))
+    assert np.array_equal(found.ids, true.ids) and np.array_equal(found.distances, true.distances)
+    assert np.array_equal(index.vectors(index.ids()), plain.vectors(plain.ids()))
+    for one in (index, plain):
+        one.add(np.arange(3000, 4700), vectors[2300:])  # beyond the room
+        one.remove(np.arange(100, 2900))
+    assert (tmp_path / "file").read_bytes() == before
+    assert np.array_equal(index.vectors(index.ids()), plain.vectors(plain.ids()))
+
+
+def test_a_file_that_cannot_be_mapped_is_copied(scratch, tmp_path, monkeypatch, caplog):
+    index = make_index("flat", width=WIDTH, metric=Metric.L2)
+    index.add(np.arange(500), rows(0, 500))
+    arrays, facts = index.export_arrays()
+    write_arrays(tmp_path / "file", arrays, facts)
+
+    def strict(*_given, **_named):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    again = make_index("flat", width=WIDTH, metric=Metric.L2)
+    with open_arrays(tmp_path / "file") as file, caplog.at_level(logging.WARNING, logger="oddity.index"):
+        monkeypatch.setattr(file, "private_at", strict)
+        again.restore(file, facts)
+    assert "Cannot allocate memory" in caplog.text
+    assert np.array_equal(again.vectors(np.arange(500)), rows(0, 500))
+
+
 @settings(max_examples=60, deadline=None)
 @given(
-    steps=st.lists(st.tuples(st.sampled_from(["append", "cut", "trim", "extend"]), st.integers(0, 400)), max_size=25)
+    lent=st.integers(0, 900),
+    steps=st.lists(
+        st.tuples(st.sampled_from(["append", "cut", "trim", "extend", "move"]), st.integers(0, 400)), max_size=25
+    ),
 )
-def test_any_history_shows_what_a_list_would(steps, tmp_path_factory):
+def test_any_history_shows_what_a_list_would(lent, steps, tmp_path_factory):
     folder = tmp_path_factory.mktemp("scratch")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(columns, "SCRATCH_MIN_BYTES", 8192)
         patch.setattr(columns, "_folder", folder)
         one, model = Column(np.empty((0, 3), dtype=np.int64)), np.empty((0, 3), dtype=np.int64)
+        if lent:
+            model = np.arange(3 * lent).reshape(lent, 3)
+            write_arrays(folder / "file", {"rows": model, "others": np.arange(900)}, {})
+            with open_arrays(folder / "file") as file:
+                one.borrow(file["rows"].private(), lent)
+            model = model.copy()
         for number, (what, n) in enumerate(steps):
             if what in ("append", "extend"):
                 new = np.arange(number, number + 3 * n).reshape(n, 3)
@@ -259,8 +317,12 @@ def test_any_history_shows_what_a_list_would(steps, tmp_path_factory):
             elif what == "cut":
                 one.cut(min(n, len(model)))
                 model = model[: min(n, len(model))]
+            elif what == "move":
+                places = np.random.default_rng(n).permutation(len(model))[: 2 * min(n, len(model) // 2)]
+                one.move(*np.split(places, 2))
+                model[np.split(places, 2)[1]] = model[np.split(places, 2)[0]]
             else:
                 one.trim()
-                assert one.capacity == len(model)
+                assert one.capacity == len(model) or one._lent
             assert np.array_equal(one.values, model)
             assert one.capacity >= len(model)

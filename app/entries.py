@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from app.entry_columns import ROLES, EntryColumns, ImageEntry, image_key
+from app.entry_columns import NONE, ROLES, EntryColumns, ImageEntry, image_key
 from app.key_index import KeyIndex, bitmap_of, key_indexes
 
 GROWTH = 4  # a segment has at least so many times the images of the next
@@ -224,6 +224,17 @@ class EntryTable(Mapping[int, ImageEntry]):
         found = np.empty(len(pks), object)
         self._gather(pks, found, lambda at, rows: at.groups.at(rows), lambda entry: entry.group)
         return list(found)
+
+    def grouped(self, role: str) -> dict[int, str]:
+        """The group of each image of a role that has one."""
+        code = ROLES.index(role)
+        found: dict[int, str] = {}
+        for one in self._segments:
+            rows = np.flatnonzero((one.columns.roles == code) & (one.columns.groups.codes != NONE) & ~one.gone)
+            names = one.columns.groups.at(rows)
+            found.update((pk, name) for pk, name in zip(one.columns.pks[rows].tolist(), names, strict=True) if name)
+        found.update((pk, one.group) for pk, one in self._overlay.items() if one.role == role and one.group)
+        return found
 
     @property
     def segments(self) -> tuple[Segment, ...]:

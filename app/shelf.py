@@ -146,7 +146,8 @@ class Shelf:
                 return state
             with self._database.read() as session:
                 row = require(session, name)
-                self._make_room(expected_bytes(session, row))
+                if self._states and self._budget_bytes is not None:  # counting a million images takes a moment
+                    self._make_room(expected_bytes(session, row))
                 state = load(session, row, self._files)
             with self._lock:
                 self._states[name] = state

@@ -12,9 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from app.collection_state import CollectionState
 from app.entries import EntryTable
 from index import SnapshotDamaged, open_arrays, write_arrays
@@ -145,7 +142,7 @@ class IndexFiles:
                 bank=state.dn2.bank,
                 anomalous=state.dn2.anomalous,
                 arrays={name: array.read() for name, array in file.under("dn2/").items()},
-                grouped=_grouped(entries, state.dn2.bank.ids()),
+                grouped=entries.grouped("normal"),
             )
             runtimes = {int(pk): str(name) for pk, name in facts["runtimes"].items()}
             return Restored(facts["sequence"], dn2, entries, runtimes)
@@ -154,11 +151,6 @@ class IndexFiles:
 def _parameters(state: CollectionState) -> dict[str, Any]:
     """What the vectors in memory rest on; `k` is not among it, as the calibration rows remember more neighbours."""
     return state.dn2.params.model_dump(mode="json", include={"metric", "normalize"})
-
-
-def _grouped(entries: EntryTable, pks: NDArray[np.int64]) -> dict[int, str]:
-    groups = entries.groups_of(pks)
-    return {pk: group for pk, group in zip(pks.tolist(), groups, strict=True) if group is not None}
 
 
 def _digest(path: Path) -> str:

@@ -8,6 +8,8 @@ DATA ?= data
 # On Linux outside a mirror that offers the CPU wheel, plain `pip install torch` brings the multi-gigabyte CUDA
 # build. Name the CPU index to avoid it:  make serve TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
+# Test processes side by side; each file of tests stays in one of them, so that it starts its servers once.
+WORKERS ?= 2
 PIP_EXTRA := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX),)
 
 .PHONY: help serve test test-slow check format bench clean
@@ -33,7 +35,7 @@ serve: $(VENV)/.run
 	$(BIN)/oddity serve --host $(HOST) --port $(PORT) --data $(DATA)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow

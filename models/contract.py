@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, ValidationError
 
 from models.errors import ParameterInvalid
+from models.projection import Projection
 
 Progress = Callable[[int, int], None]
 """Called with (steps done, steps in all); raising from it cancels the work."""
@@ -409,6 +410,33 @@ class EmbeddingGiver(Protocol):
 
     def embed(self, inputs: Inputs) -> NDArray[np.float32]:
         """(B, E), each row from its image alone."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingReport:
+    """What a new embedding is worth beside the one it rests on, on classes that nothing was learnt or chosen by."""
+
+    before: Mapping[str, float]
+    """`precision_at_1`, `r_precision` and `map_at_r`, from 0 to 1; empty where there were too few classes to tell."""
+    after: Mapping[str, float]
+    """The same of the new embedding."""
+    better: bool | None
+    """Whether it is to be used: its MAP@R is higher, and surely so; None where nothing could be told."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """How that was found; what JSON can hold."""
+
+
+@runtime_checkable
+class ProjectionGiver(Protocol):
+    """`embedding`, learnt on vectors: a collection can go over to it without reading its images again."""
+
+    def projection(self) -> Projection:
+        """What turns vectors of the collection into those of the new embedding; `embed` does nothing else."""
+        ...
+
+    def report(self) -> EmbeddingReport:
+        """What the new embedding is worth."""
         ...
 
 

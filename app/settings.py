@@ -11,6 +11,15 @@ from pydantic_core import PydanticCustomError, to_jsonable_python
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
+class CallerSettings(BaseSettings):
+    """What the command line knows of the service it calls."""
+
+    model_config = SettingsConfigDict(env_prefix="ODDITY_", frozen=True)
+
+    server: Annotated[str | None, Field(description="URL of the service, where a command names none.")] = None
+    api_key: Annotated[SecretStr | None, Field(description="Key that is sent to the service.")] = None
+
+
 class Settings(BaseSettings):
     """Every knob. Names end in their unit; each is set by `ODDITY_` + its name in capitals."""
 

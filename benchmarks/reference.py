@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from oddity_client import Client, ItemProblem
 from sklearn.neighbors import NearestNeighbors
 
-from app.cli.client import Client
 from app.cli.ingest import Advance, ingest_pictures
 from app.cli.score import score_pictures
 from app.cli.sending import Picture
@@ -64,7 +64,7 @@ def compare(
     Raises:
         BenchmarkRefused: the service embeds differently, or refuses an image.
     """
-    path = client.collection(COLLECTION)
+    place = client.collection(COLLECTION)
     bank = [file for kind in sorted(case.normal) for file in layout.train[kind] if file in pool.row_of]
     rows = pool.rows(bank)
     banked = set(rows.tolist())
@@ -79,12 +79,12 @@ def compare(
     asked = np.array([pool.row_of[file] for file in test], np.int64)
     if rows.size <= max(KS):
         raise BenchmarkRefused(f"The bank must hold more than {max(KS)} images; got {rows.size}.")
-    if client.exists(path):
-        raise BenchmarkRefused(f"Collection `{COLLECTION}` must not exist at {client.where}; delete it first.")
-    about = client.put(path, {**settings, "metric": METRICS[0]})
+    if place.exists():
+        raise BenchmarkRefused(f"Collection `{COLLECTION}` must not exist at {client.url}; delete it first.")
+    about = place.put(**{**settings, "metric": METRICS[0]})
     try:
-        if about["fingerprint"] != fingerprint:
-            raise BenchmarkRefused(f"The service must embed as this command does; got {about['fingerprint'][:12]}.")
+        if about.fingerprint != fingerprint:
+            raise BenchmarkRefused(f"The service must embed as this command does; got {about.fingerprint[:12]}.")
         report = ingest_pictures(client, COLLECTION, _pictures(bank), advance)
         if report.refused:
             raise BenchmarkRefused(f"The service must take every bank image; it refused {report.refused[0]}.")
@@ -92,7 +92,7 @@ def compare(
             ingest_pictures(client, COLLECTION, _pictures(test, role="unlabelled"), advance)
         found = []
         for metric in METRICS:
-            client.patch(path, {"metric": metric})
+            place.patch(metric=metric)
             for k in KS:
                 if is_stored:
                     served = _served_ids(client, [pool.sha256[row] for row in asked], k, advance)
@@ -102,7 +102,7 @@ def compare(
                 found.append(_compared(metric, k, served, reference, is_stranger, rows.size))
         return found
     finally:
-        client.delete(path)
+        place.delete()
 
 
 def reference_text(found: dict[str, Any]) -> list[str]:
@@ -151,12 +151,11 @@ def _compared(
 
 
 def _served(client: Client, test: list[Path], k: int, advance: Advance | None) -> NDArray[np.float64]:
-    fields = {"k": str(k), "neighbours": "0"}
     scores = []
-    for name, result in score_pictures(client, COLLECTION, _pictures(test), fields, advance):
-        if "problem" in result:
-            raise BenchmarkRefused(f"The service must score each test image; got {result['problem']} for {name}.")
-        scores.append(result["score"])
+    for name, result in score_pictures(client.collection(COLLECTION), _pictures(test), advance, k=k, neighbours=0):
+        if isinstance(result, ItemProblem):
+            raise BenchmarkRefused(f"The service must score each test image; got {result.problem.detail} for {name}.")
+        scores.append(result.score)
     return np.array(scores, np.float64)
 
 
@@ -164,8 +163,8 @@ def _served_ids(client: Client, ids: list[str], k: int, advance: Advance | None)
     scores: list[float] = []
     for start in range(0, len(ids), IDS_AT_ONCE):
         some = ids[start : start + IDS_AT_ONCE]
-        answer = client.post(f"{client.collection(COLLECTION)}/anomaly", {"ids": some, "k": k, "neighbours": 0})
-        scores.extend(result["score"] for result in answer["results"])
+        answer = client.collection(COLLECTION).score(ids=some, k=k, neighbours=0)
+        scores.extend(result.score for result in answer.results if not isinstance(result, ItemProblem))
         if advance is not None:
             advance(len(some))
     return np.array(scores, np.float64)

@@ -1,17 +1,17 @@
 """`oddity classes`: make, list and delete classes that are known from a few images."""
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
-from urllib.parse import quote
 
 import typer
+from oddity_client import NewImage
 from rich.table import Table
 
 from app.cli.classify import PathsArgument, pictures_of
-from app.cli.client import Client, open_client
+from app.cli.client import open_client
 from app.cli.console import messages, print_json, results
+from app.cli.ingest import made_if_missing
 from app.cli.options import CollectionOption, DataOption, JsonOption, ServerOption
-from app.cli.sending import Loaded, batches, loaded
+from app.cli.sending import batches, loaded
 
 cli = typer.Typer(no_args_is_help=True, help="Make, list and delete classes that are known from a few images.")
 
@@ -39,16 +39,15 @@ def put(
     items: list[dict[str, Any]] = []
     count = 0
     with open_client(server, data) as client:
-        path = client.collection(collection)
-        if not client.exists(path):
-            client.put(path, {})
-        mode = "replace" if replace else "extend"
+        place = client.collection(collection)
+        made_if_missing(place)
+        mode: Literal["replace", "extend"] = "replace" if replace else "extend"
         for batch in batches(loaded(pictures)):
-            readable = [image for image in batch if image.fault is None]
+            readable = [NewImage(image.data, image.picture.name) for image in batch if image.fault is None]
             if readable:
-                told = _put(client, f"{path}/classes/{quote(label, safe='')}", readable, mode)
-                count, mode = told["count"], "extend"
-                items += told["items"]
+                told = place.put_class(label, readable, mode=mode)
+                count, mode = told.count, "extend"
+                items += [one.model_dump(mode="json", exclude_unset=True) for one in told.items]
             items += [
                 {"id": image.picture.name, "status": "refused", "problem": {"detail": image.fault}}
                 for image in batch
@@ -72,16 +71,16 @@ def list_classes(
 ) -> None:
     """List the classes of a collection."""
     with open_client(server, data) as client:
-        told = client.get(f"{client.collection(collection)}/classes")
+        told = client.collection(collection).classes()
     if as_json:
-        print_json(told)
+        print_json({"classes": told})
         return
     table = Table(title=f"Classes of {collection}")
     table.add_column("class", overflow="fold")
     table.add_column("images", justify="right")
     table.add_column("since", no_wrap=True)
-    for one in told["classes"]:
-        table.add_row(one["label"], str(one["count"]), one["created_at"])
+    for one in told:
+        table.add_row(one.label, str(one.count), f"{one.created_at:%Y-%m-%d %H:%M}")
     results().print(table)
 
 
@@ -100,11 +99,5 @@ def delete(
 ) -> None:
     """Forget a class."""
     with open_client(server, data) as client:
-        path = f"{client.collection(collection)}/classes/{quote(label, safe='')}"
-        client.delete(f"{path}?images={images}&role={role}")
+        client.collection(collection).delete_class(label, images=images, role=role)
     messages().print(f"{collection}: class {label} is forgotten.", highlight=False, markup=False)
-
-
-def _put(client: Client, path: str, batch: Sequence[Loaded], mode: str) -> dict[str, Any]:
-    told: dict[str, Any] = client.put_files(path, [(image.picture.name, image.data) for image in batch], {"mode": mode})
-    return told

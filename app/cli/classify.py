@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from oddity_client import Classified, ItemProblem
 from rich.table import Table
 
 from app.cli.client import open_client
@@ -38,22 +39,21 @@ def classify(
     Exit code 1 when any image could not be classified.
     """
     pictures = pictures_of(paths)
-    fields = {"top": str(top)}
-    if false_alarm_rate is not None:
-        fields["false_alarm_rate"] = str(false_alarm_rate)
-    told: list[dict[str, Any]] = []
+    asked: dict[str, Any] = {"top": top, "false_alarm_rate": false_alarm_rate}
+    told: list[Classified | ItemProblem] = []
     with open_client(server, data) as client, images_progress() as progress:
+        place = client.collection(collection)
         bar = progress.add_task("Classifying", total=len(pictures))
         for batch in batches(loaded(pictures)):
-            path = f"{client.collection(collection)}/classify"
-            told += answers(client, path, "results", batch, lambda _: fields)
+            told += answers(lambda images: place.classify_all(images, **asked), batch)
             progress.advance(bar, len(batch))
-    found = [{"path": picture.name, **one} for picture, one in zip(pictures, told, strict=True)]
+    found = [(picture.name, one) for picture, one in zip(pictures, told, strict=True)]
     if as_json:
-        print_json({"collection": collection, "results": found})
+        shown = [{"path": name, **one.model_dump(mode="json", exclude_unset=True)} for name, one in found]
+        print_json({"collection": collection, "results": shown})
     else:
         results().print(_table(collection, found))
-    if any("problem" in one for one in found):
+    if any(isinstance(one, ItemProblem) for one in told):
         raise typer.Exit(1)
 
 
@@ -68,17 +68,17 @@ def pictures_of(paths: Sequence[Path]) -> list[Picture]:
     return pictures
 
 
-def _table(collection: str, found: Sequence[dict[str, Any]]) -> Table:
+def _table(collection: str, found: Sequence[tuple[str, Classified | ItemProblem]]) -> Table:
     table = Table(title=f"Classes of {collection}")
     table.add_column("file", overflow="fold", ratio=3)
     table.add_column("class", overflow="fold", ratio=2)
     table.add_column("likeliest", overflow="fold", ratio=3)
     table.add_column("p-value", justify="right", no_wrap=True)
-    for one in found:
-        if "problem" in one:
-            table.add_row(one["path"], "", one["problem"]["detail"], "")
+    for name, one in found:
+        if isinstance(one, ItemProblem):
+            table.add_row(name, "", one.problem.detail, "")
             continue
-        chances = ", ".join(f"{label} {chance:.2f}" for label, chance in one["probabilities"].items())
-        p_value = "" if one["p_value"] is None else f"{one['p_value']:.4f}"
-        table.add_row(one["path"], one["label"] or "(unknown)", chances, p_value)
+        chances = ", ".join(f"{label} {chance:.2f}" for label, chance in one.probabilities.items())
+        p_value = "" if one.p_value is None else f"{one.p_value:.4f}"
+        table.add_row(name, one.label or "(unknown)", chances, p_value)
     return table

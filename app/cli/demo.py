@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import typer
+from oddity_client import Client, ImageScore, ItemProblem, NewImage
 from rich.table import Table
 
-from app.cli.client import Client, folder_settings, open_client
+from app.cli.client import folder_settings, open_client
 from app.cli.console import images_progress, messages, print_json, results
 from app.cli.demo_images import MadeImage, digit_images, texture_images
 from app.cli.ingest import ingest_pictures
@@ -93,25 +94,25 @@ def textures_scene() -> Scene:
 def _play(client: Client, scene: Scene, is_shown: bool) -> dict[str, Any]:
     """Load a scene, score what was held out, show it, and return what was found."""
     settings = {"false_alarm_rate": FALSE_ALARM_RATE, "description": scene.description}
-    about = client.put(client.collection(scene.collection), settings)
+    place = client.collection(scene.collection)
+    about = place.put(**settings)
     asked = [*scene.belonging, *scene.strangers]
     with images_progress() as progress:
         bar = progress.add_task(scene.collection, total=len(scene.bank) + len(asked))
         ingest_pictures(client, scene.collection, _pictures(scene.bank), lambda count: progress.advance(bar, count))
         told = [
             result
-            for _, result in score_pictures(
-                client, scene.collection, _pictures(asked), {}, lambda count: progress.advance(bar, count)
-            )
+            for _, result in score_pictures(place, _pictures(asked), lambda count: progress.advance(bar, count))
+            if not isinstance(result, ItemProblem)
         ]
     belonging, strangers = told[: len(scene.belonging)], told[len(scene.belonging) :]
     sets = _score_sets(client, scene)
     found = {
-        "weights": about["weights_label"],
+        "weights": about.weights_label,
         "false_alarm_rate": FALSE_ALARM_RATE,
         "bank": len(scene.bank),
-        "held_out": {"images": len(belonging), "alarms": sum(bool(one["anomalous"]) for one in belonging)},
-        "strangers": {"images": len(strangers), "alarms": sum(bool(one["anomalous"]) for one in strangers)},
+        "held_out": {"images": len(belonging), "alarms": sum(bool(one.anomalous) for one in belonging)},
+        "strangers": {"images": len(strangers), "alarms": sum(bool(one.anomalous) for one in strangers)},
         "sets": sets,
     }
     if is_shown:
@@ -125,22 +126,20 @@ def _pictures(made: Sequence[MadeImage]) -> list[Picture]:
 
 def _score_sets(client: Client, scene: Scene) -> list[dict[str, Any]]:
     """Sets of three images: all belonging, then with two strangers among them."""
-    path = f"{client.collection(scene.collection)}/groups/anomaly"
+    place = client.collection(scene.collection)
     scored = []
     for strange in (0, STRANGE_IN_SET):
         for number in range(SETS):
             normal = scene.belonging[number * SET_SIZE : (number + 1) * SET_SIZE - strange]
             members = [*normal, *scene.strangers[number * strange :][:strange]]
-            answer = client.post_files(path, [(one.name, one.data) for one in members], {"pooling": "mean"})
-            facts = {name: answer[name] for name in ("score", "p_value", "anomalous")}
-            rate = answer["calibration"]["false_alarm_rate"]
+            answer = place.score_group([NewImage(one.data, one.name) for one in members], pooling="mean")
+            facts = {"score": answer.score, "p_value": answer.p_value, "anomalous": answer.anomalous}
+            rate = answer.calibration.false_alarm_rate
             scored.append({"members": len(members), "strangers": strange, **facts, "false_alarm_rate": rate})
     return scored
 
 
-def _show(
-    scene: Scene, belonging: list[dict[str, Any]], strangers: list[dict[str, Any]], found: dict[str, Any]
-) -> None:
+def _show(scene: Scene, belonging: list[ImageScore], strangers: list[ImageScore], found: dict[str, Any]) -> None:
     console = results()
     table = Table(title=f"{scene.collection}: {scene.description}")
     for name, how in (
@@ -158,9 +157,9 @@ def _show(
         is_belonging = made.kind in (DIGIT, "flawless")
         if kinds[made.kind] > (SHOWN if is_belonging or scene.collection == "demo-textures" else 1):
             continue
-        near = Path(result["neighbours"][0]["metadata"]["filename"]).stem
+        near = Path(result.neighbours[0].metadata["filename"]).stem
         name = Path(made.name).stem
-        table.add_row(name, made.kind, f"{result['score']:.4f}", f"{result['p_value']:.3f}", _verdict(result), near)
+        table.add_row(name, made.kind, f"{result.score:.4f}", f"{result.p_value:.3f}", _verdict(result.anomalous), near)
     console.print(table)
     if found["sets"]:
         rate = found["sets"][0]["false_alarm_rate"]
@@ -169,7 +168,7 @@ def _show(
             groups.add_column(name, justify="right" if name != "verdict" else "left")
         for one in found["sets"]:
             p_value = "" if one["p_value"] is None else f"{one['p_value']:.3f}"
-            groups.add_row(str(one["strangers"]), f"{one['score']:.4f}", p_value, _verdict(one))
+            groups.add_row(str(one["strangers"]), f"{one['score']:.4f}", p_value, _verdict(one["anomalous"]))
         console.print(groups)
     console.print(
         f"Bank of {found['bank']} normal images. Of {found['held_out']['images']} held-out normal images "
@@ -186,8 +185,8 @@ def _show(
     console.print()
 
 
-def _verdict(result: dict[str, Any]) -> str:
-    return {True: "[red]strange[/]", False: "[green]belongs[/]", None: "too few to say"}[result["anomalous"]]
+def _verdict(anomalous: bool | None) -> str:
+    return {True: "[red]strange[/]", False: "[green]belongs[/]", None: "too few to say"}[anomalous]
 
 
 def _write_examples(scene: Scene, folder: Path) -> list[Path]:

@@ -1,7 +1,8 @@
 """What ends a command: a sentence for people and an exit code, never a traceback.
 
 CommandFailed           1, or 2 when the command was given wrongly
-└── Refused             the service answered with a problem
+
+What the client raises ends a command in the same way: 2 where the service found the parameters wrong, otherwise 1.
 """
 
 
@@ -11,12 +12,3 @@ class CommandFailed(Exception):
     def __init__(self, sentence: str, exit_code: int = 1) -> None:
         super().__init__(sentence)
         self.exit_code = exit_code
-
-
-class Refused(CommandFailed):
-    """The service answered with an error; `status` and `code` are those of its problem+json."""
-
-    def __init__(self, status: int, code: str, detail: str) -> None:
-        super().__init__(detail, 2 if status == 422 else 1)
-        self.status = status
-        self.code = code

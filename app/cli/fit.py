@@ -1,18 +1,16 @@
 """`oddity fit`: a method fitted to a collection."""
 
 import json
-import time
 from typing import Annotated, Any
-from urllib.parse import quote
 
 import typer
+from oddity_client import Job, JobFailed
 
-from app.cli.client import Client, open_client
-from app.cli.console import messages, print_json, steps_progress
+from app.cli.client import open_client
+from app.cli.console import messages, print_json
 from app.cli.failures import CommandFailed
 from app.cli.options import DataOption, JsonOption, ServerOption
-
-LOOK_EVERY_S = 0.2
+from app.cli.waiting import ended
 
 cli = typer.Typer()
 
@@ -35,38 +33,24 @@ def fit(
 
     Without --wait the job is queued, and a running service does it. Exit code 1 when the fit fails.
     """
-    body = {"method": method, "params": dict(map(_parameter, param or [])), "seed": seed}
+    params = dict(map(_parameter, param or []))
     scorer = name or method
     with open_client(server, data) as client:
-        job = client.put(f"{client.collection(collection)}/scorers/{quote(scorer, safe='')}", body)
+        job = client.collection(collection).fit(scorer, method=method, params=params, seed=seed)
         if wait:
-            job = _ended(client, job, f"Fitting {scorer}")
+            job = ended(client, job, f"Fitting {scorer}")
     if as_json:
         print_json(job)
-    if job["state"] in ("failed", "cancelled"):
-        told = job["problem"]["detail"] if job["problem"] else "The fit was cancelled."
-        raise CommandFailed(told)
+    if job.state in ("failed", "cancelled"):
+        raise JobFailed(job)
     if not as_json:
         messages().print(_sentence(collection, scorer, job), highlight=False, markup=False, soft_wrap=True)
 
 
-def _ended(client: Client, job: dict[str, Any], title: str) -> dict[str, Any]:
-    """The job when it has ended; a bar shows how far it is."""
-    with steps_progress() as progress:
-        bar = progress.add_task(title, total=None)
-        while job["state"] in ("queued", "running"):
-            time.sleep(LOOK_EVERY_S)
-            job = client.get(f"/v1/jobs/{job['id']}")
-            told = job["progress"]
-            stage = f"{title}: {told['stage']}" if told["stage"] else title
-            progress.update(bar, description=stage, completed=told["done"], total=told["total"])
-    return job
-
-
-def _sentence(collection: str, scorer: str, job: dict[str, Any]) -> str:
-    if job["state"] != "succeeded":
-        return f"{collection}: {scorer} is {job['state']} as job {job['id']}."
-    result = job["result"]
+def _sentence(collection: str, scorer: str, job: Job) -> str:
+    if job.result is None:
+        return f"{collection}: {scorer} is {job.state} as job {job.id}."
+    result = job.result
     return (
         f"{collection}: {scorer} is ready, fitted on {result['images']} images and calibrated on "
         f"{result['calibration']} in {result['seconds']:.1f} s; {result['bytes']} bytes."

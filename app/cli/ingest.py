@@ -1,7 +1,6 @@
 """`oddity ingest`: the images of a folder into a collection."""
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,8 +8,9 @@ from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 import typer
+from oddity_client import AddedImage, Client, Collection, CollectionRecord
 
-from app.cli.client import Client, open_client
+from app.cli.client import open_client
 from app.cli.console import images_progress, messages, print_json
 from app.cli.failures import CommandFailed
 from app.cli.options import CollectionOption, DataOption, FolderArgument, JsonOption, ServerOption
@@ -100,20 +100,16 @@ def ingest_pictures(
     client: Client, collection: str, pictures: Sequence[Picture], advance: Advance | None = None
 ) -> IngestReport:
     """What became of the pictures, stored under the sha256 of their bytes; makes the collection."""
-    path = client.collection(collection)
-    stored = client.get(path)["images"] if client.exists(path) else client.put(path, {})["images"]
-    known = _known(client, path) if stored else {}
+    place = client.collection(collection)
+    known = _known(place) if made_if_missing(place).images else {}
     report = IngestReport()
     for batch in batches(_missing(loaded(pictures), known, report, advance)):
-        told = answers(client, f"{path}/images", "items", batch, _fields)
+        told = answers(place.add_all, batch)
         for image, entry in zip(batch, told, strict=True):
-            if problem := entry.get("problem"):
-                report.refused.append(
-                    {"path": image.picture.name, "code": problem["code"], "detail": problem["detail"]}
-                )
-            else:
-                status = entry["status"]
-                setattr(report, status, getattr(report, status) + 1)
+            if isinstance(entry, AddedImage) and entry.problem is None:
+                setattr(report, entry.status, getattr(report, entry.status) + 1)
+            elif problem := entry.problem:
+                report.refused.append({"path": image.picture.name, "code": problem.code, "detail": problem.detail})
         if advance is not None:
             advance(len(batch))
     return report
@@ -136,20 +132,14 @@ def _missing(
         yield image
 
 
-def _known(client: Client, path: str) -> dict[str, dict[str, Any]]:
+def made_if_missing(place: Collection) -> CollectionRecord:
+    """The collection, made with what it is set to by default when it is not there."""
+    return place.get() if place.exists() else place.put()
+
+
+def _known(place: Collection) -> dict[str, dict[str, Any]]:
     """What is stored, by id, asked for page by page."""
-    found: dict[str, dict[str, Any]] = {}
-    cursor = ""
-    while True:
-        page = client.get(f"{path}/images", limit=PAGE_LIMIT, cursor=cursor)
-        found.update((one["id"], {name: one[name] for name in ("role", "label", "group")}) for one in page["images"])
-        if page["next"] is None:
-            return found
-        cursor = page["next"]
-
-
-def _fields(batch: Sequence[Loaded]) -> dict[str, str]:
-    return {"items": json.dumps([image.picture.facts for image in batch])}
+    return {one.id: {"role": one.role, "label": one.label, "group": one.group} for one in place.images(page=PAGE_LIMIT)}
 
 
 def _told_by_folder(picture: Picture, label: bool, group: bool) -> Picture:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import typer
+from oddity_client import Invalid, OddityError
 from pydantic import ValidationError
 from typer.core import TyperCommand, TyperGroup
 
@@ -70,6 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except CommandFailed as failure:
         messages().print(f"[bold red]Error:[/] {_plain(str(failure))}", highlight=False, soft_wrap=True)
         sys.exit(failure.exit_code)
+    except OddityError as error:
+        messages().print(f"[bold red]Error:[/] {_plain(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(2 if isinstance(error, Invalid) else 1)
     except ValidationError as error:
         first = error.errors()[0]
         name = "ODDITY_" + "_".join(map(str, first["loc"])).upper()

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import IO, Annotated, Any
 
 import typer
+from oddity_client import Collection, ImageScore, ItemProblem
 
-from app.cli.client import Client, open_client
+from app.cli.client import open_client
 from app.cli.console import images_progress, messages, print_json
 from app.cli.options import CollectionOption, DataOption, FolderArgument, JsonOption, ServerOption
 from app.cli.sending import Picture, answers, batches, folder_pictures, loaded
@@ -39,19 +40,18 @@ def score(
     """
     pictures = folder_pictures(folder)
     asked = {"k": k, "false_alarm_rate": false_alarm_rate, "neighbours": neighbours}
-    fields = {name: str(value) for name, value in asked.items() if value is not None}
     counts = {"images": 0, "anomalous": 0, "problems": 0}
     with open_client(server, data) as client, _writable(out) as file, images_progress() as progress:
         bar = progress.add_task("Scoring", total=len(pictures))
         writer = csv.writer(file)
         writer.writerow(_head(neighbours))
         for name, result in score_pictures(
-            client, collection, pictures, fields, lambda count: progress.advance(bar, count)
+            client.collection(collection), pictures, lambda count: progress.advance(bar, count), **asked
         ):
             writer.writerow(_row(name, result, neighbours))
             counts["images"] += 1
-            counts["anomalous"] += bool(result.get("anomalous"))
-            counts["problems"] += "problem" in result
+            counts["anomalous"] += not isinstance(result, ItemProblem) and bool(result.anomalous)
+            counts["problems"] += isinstance(result, ItemProblem)
     if as_json and str(out) != "-":
         print_json({"collection": collection, "out": str(out), **counts})
     else:
@@ -62,16 +62,14 @@ def score(
 
 
 def score_pictures(
-    client: Client,
-    collection: str,
+    collection: Collection,
     pictures: Sequence[Picture],
-    fields: dict[str, str],
     advance: Callable[[int], None] | None = None,
-) -> Iterator[tuple[str, dict[str, Any]]]:
+    **asked: Any,
+) -> Iterator[tuple[str, ImageScore | ItemProblem]]:
     """Name and result of each picture in order, as POST /anomaly gives it."""
-    path = f"{client.collection(collection)}/anomaly"
     for batch in batches(loaded(pictures)):
-        told = answers(client, path, "results", batch, lambda _: fields)
+        told = answers(lambda images: collection.score_all(images, **asked), batch)
         yield from zip((image.picture.name for image in batch), told, strict=True)
         if advance is not None:
             advance(len(batch))
@@ -86,21 +84,15 @@ def _head(neighbours: int) -> list[str]:
     return ["path", "score", "p_value", "anomalous", *near, "problem"]
 
 
-def _row(name: str, result: dict[str, Any], neighbours: int) -> list[Any]:
+def _row(name: str, result: ImageScore | ItemProblem, neighbours: int) -> list[Any]:
+    if isinstance(result, ItemProblem):
+        return [name, None, None, None, *[""] * (3 * neighbours), result.problem.detail]
     near: list[Any] = []
-    for one in result.get("neighbours", [])[:neighbours]:
-        near += [one["id"], one["distance"], one["metadata"].get("filename", "")]
+    for one in result.neighbours[:neighbours]:
+        near += [one.id, one.distance, one.metadata.get("filename", "")]
     near += [""] * (3 * neighbours - len(near))
-    verdict = result.get("anomalous")
-    problem = result["problem"]["detail"] if "problem" in result else ""
-    return [
-        name,
-        result.get("score"),
-        result.get("p_value"),
-        None if verdict is None else json.dumps(verdict),
-        *near,
-        problem,
-    ]
+    verdict = None if result.anomalous is None else json.dumps(result.anomalous)
+    return [name, result.score, result.p_value, verdict, *near, ""]
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 """`oddity scorers`: the methods that are installed, or the scorers of a collection."""
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated
 
 import typer
+from oddity_client import Answer, Method, Scorer
 from rich.table import Table
 
 from app.cli.client import open_client
@@ -21,38 +23,38 @@ def scorers(
 ) -> None:
     """List the methods, or the scorers of a collection with their state and how stale they are."""
     with open_client(server, data) as client:
-        path = "/v1/scorers" if collection is None else f"{client.collection(collection)}/scorers"
-        found = client.get(path)["scorers"]
+        found: Sequence[Answer]
+        if collection is None:
+            methods = client.methods()
+            found, table = methods, _methods(methods)
+        else:
+            fitted = client.collection(collection).scorers()
+            found, table = fitted, _fitted(fitted)
     if as_json:
         print_json(found)
-        return
-    table = _methods(found) if collection is None else _fitted(found)
-    results().print(table)
+    else:
+        results().print(table)
 
 
-def _methods(found: list[dict[str, Any]]) -> Table:
+def _methods(found: list[Method]) -> Table:
     table = Table("id", "gives", "needs", "what")
     for one in found:
-        needs = ", ".join(one["needs"]["required"] + [f"or {need}" for need in one["needs"]["either"]])
-        gives = ", ".join(one["gives"]["outputs"])
-        table.add_row(one["id"], gives, "nothing to fit" if one["live"] else needs, one["sentence"])
+        needs = ", ".join(one.needs["required"] + [f"or {need}" for need in one.needs["either"]])
+        gives = ", ".join(one.gives["outputs"])
+        table.add_row(one.id, gives, "nothing to fit" if one.live else needs, one.sentence)
     return table
 
 
-def _fitted(found: list[dict[str, Any]]) -> Table:
+def _fitted(found: list[Scorer]) -> Table:
     table = Table("id", "method", "state", "images", "calibration", "came since", "left since", "bytes")
     for one in found:
-        fit = one.get("fit")
-        if one["live"]:
+        fit = one.fit
+        if one.live:
             facts = ["follows the collection"] + [""] * 4
         elif fit is None:
             facts = [""] * 5
         else:
-            facts = [
-                str(value)
-                for value in (
-                    fit["images"], fit["calibration"]["n"], fit["stale"]["added"], fit["stale"]["removed"], fit["bytes"]
-                )
-            ]  # fmt: skip
-        table.add_row(one["id"], one["method"], one["state"], *facts)
+            numbers = (fit.images, fit.calibration["n"], fit.stale["added"], fit.stale["removed"], fit.bytes)
+            facts = [str(number) for number in numbers]
+        table.add_row(one.id, one.method, one.state, *facts)
     return table

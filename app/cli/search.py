@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from oddity_client import ItemProblem
 from rich.table import Table
 
 from app.cli.client import open_client
@@ -25,18 +26,17 @@ def search(
 ) -> None:
     """List the images of a collection that look most like this one, nearest first."""
     with open_client(server, data) as client:
-        path = f"{client.collection(collection)}/query"
-        answer = client.post_files(path, [(image.name, image.read_bytes())], {"k": str(k)})
-    found = answer["results"][0]
-    if isinstance(found, dict):  # a problem in place of the neighbours
-        raise CommandFailed(f"{image}: {found['problem']['detail']}")
+        answer = client.collection(collection).query([image], k=k)
+    found = answer.results[0]
+    if isinstance(found, ItemProblem):
+        raise CommandFailed(f"{image}: {found.problem.detail}")
     if as_json:
         print_json(answer)
         return
-    table = Table(title=f"Nearest to {image.name} in {collection} ({answer['metric']})")
+    table = Table(title=f"Nearest to {image.name} in {collection} ({answer.metric})")
     table.add_column("distance", justify="right", no_wrap=True)
     table.add_column("file", overflow="fold", ratio=3)
     table.add_column("id", overflow="fold", ratio=2)
     for one in found:
-        table.add_row(f"{one['distance']:.4f}", str(one["metadata"].get("filename", "")), one["id"])
+        table.add_row(f"{one.distance:.4f}", str(one.metadata.get("filename", "")), one.id)
     results().print(table)

@@ -4,10 +4,13 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from app.cli.client import Client
-from app.cli.failures import CommandFailed, Refused
+from oddity_client import ItemProblem, NewImage, Problem
+
+from app.cli.failures import CommandFailed
+
+R = TypeVar("R")
 
 BATCH_FILES = 32
 BATCH_BYTES = 32 * 2**20
@@ -96,42 +99,16 @@ def batches(images: Iterable[Loaded]) -> Iterator[list[Loaded]]:
         yield batch
 
 
-def answers(
-    client: Client,
-    path: str,
-    key: str,
-    batch: Sequence[Loaded],
-    fields: Callable[[Sequence[Loaded]], dict[str, str]],
-) -> list[dict[str, Any]]:
-    """One entry for each image of a batch, in order; `{"problem": …}` for one that could not be sent.
+def answers(send: Callable[[Sequence[NewImage]], Iterable[R]], batch: Sequence[Loaded]) -> list[R | ItemProblem]:
+    """One result for each image of a batch, in order; a problem for one that could not be read here.
 
-    `key` names the list in the answer, `fields` gives the form fields for the images really sent. A batch that
-    is too large for the server is sent again one by one.
+    `send` gives the results of the images really sent, in order.
     """
-    readable = [image for image in batch if image.fault is None]
-    told = iter(_sent(client, path, key, readable, fields))
+    readable = [
+        NewImage(image.data, image.picture.name, **image.picture.facts) for image in batch if image.fault is None
+    ]
+    told = iter(send(readable) if readable else ())
     return [
-        next(told) if image.fault is None else {"problem": {"code": "file_unreadable", "detail": image.fault}}
+        next(told) if image.fault is None else ItemProblem(problem=Problem(code="file_unreadable", detail=image.fault))
         for image in batch
     ]
-
-
-def _sent(
-    client: Client,
-    path: str,
-    key: str,
-    batch: Sequence[Loaded],
-    fields: Callable[[Sequence[Loaded]], dict[str, str]],
-) -> list[dict[str, Any]]:
-    if not batch:
-        return []
-    try:
-        answer = client.post_files(path, [(image.picture.name, image.data) for image in batch], fields(batch))
-    except Refused as refused:
-        if refused.status != 413:
-            raise
-        if len(batch) == 1:
-            return [{"problem": {"code": refused.code, "detail": str(refused)}}]
-        return [entry for image in batch for entry in _sent(client, path, key, [image], fields)]
-    told: list[dict[str, Any]] = answer[key]
-    return told

@@ -35,7 +35,7 @@ def test_served_scores_equal_the_reference(
     pool, embedder = embed_files(files_needed(layout, case), embedders, SPEC, cache)
     with open_client(None, tmp_path / "service") as client:
         compared = compare(client, layout, case, pool, SETTINGS, embedder.identity.fingerprint, is_stored=is_stored)
-        assert not client.exists(client.collection(COLLECTION))
+        assert not client.collection(COLLECTION).exists()
         with pytest.raises(BenchmarkRefused, match="must embed as this command does"):
             compare(client, layout, case, pool, SETTINGS, "another")
     assert {(one["metric"], one["k"]) for one in compared} == {(m, k) for m in ("cosine", "l2") for k in (1, 2, 5)}

@@ -9,18 +9,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 
 import httpx2
 import pytest
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
 
-from app.cli.client import TRIES, Client
-from app.cli.failures import CommandFailed, Refused
-from app.cli.in_process import running
 from app.cli.serve import announced_server
 from app.settings import Settings
 from app.storage import FolderFiles
@@ -113,47 +107,20 @@ def test_weights_are_listed_and_an_unknown_name_refused(oddity: Oddity, tmp_path
     assert "got alexnet" in ran.err
 
 
-@contextmanager
-def client_of(answers: list[Response]) -> Iterator[tuple[Client, list[str]]]:
-    """A client of a service that gives these answers one after another, and the requests it saw."""
-    seen: list[str] = []
-
-    async def answer(request: Request) -> Response:
-        seen.append(f"{request.method} {request.url.path} {len(await request.body())}")
-        return answers[min(len(seen), len(answers)) - 1]
-
-    app = Starlette(routes=[Route("/x", answer, methods=["GET", "POST"])])
-    with running(app) as transport, httpx2.Client(base_url="http://oddity", transport=transport) as http:
-        yield Client(http, "the test"), seen
-
-
-def busy() -> Response:
-    return JSONResponse({"detail": "Busy.", "code": "busy"}, status_code=503, headers={"Retry-After": "0"})
-
-
-def test_momentary_refusals_are_tried_again_with_the_same_body() -> None:
-    with client_of([busy(), busy(), JSONResponse({"fine": True})]) as (client, seen):
-        assert client.post_files("/x", [("a", b"bytes")], {"k": "1"}) == {"fine": True}
-    assert len(seen) == 3
-    assert len(set(seen)) == 1
-
-
-def test_tries_end() -> None:
-    with client_of([busy()]) as (client, seen), pytest.raises(Refused, match="Busy"):
-        client.get("/x")
-    assert len(seen) == TRIES
-
-
-def test_other_refusals_are_not_tried_again() -> None:
-    problem = JSONResponse({"detail": "No.", "code": "conflict"}, status_code=409)
-    with client_of([problem]) as (client, seen), pytest.raises(Refused) as refused:
-        client.get("/x")
-    assert (refused.value.status, refused.value.code, len(seen)) == (409, "conflict", 1)
-
-
-def test_something_else_on_the_port_is_told() -> None:
-    with client_of([PlainTextResponse("hello")]) as (client, _), pytest.raises(CommandFailed, match="like Oddity"):
-        client.get("/x")
+def test_something_else_on_the_port_is_told(oddity: Oddity, folder: Path) -> None:
+    server = HTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        ran = oddity(
+            "search", folder / "left" / "0.png", "-c", "parts", "--server", f"http://127.0.0.1:{server.server_port}"
+        )
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert ran.code == 1
+    assert "does not answer like Oddity" in ran.err
 
 
 @contextmanager

@@ -26,11 +26,11 @@ def test_a_second_run_changes_nothing(oddity: Oddity, small: None, tmp_path: Pat
     assert report["demo-digits"]["bank"] == 148
     assert report["demo-digits"]["strangers"]["alarms"] > report["demo-digits"]["held_out"]["alarms"]
     with open_client(None, tmp_path / "d") as client:
-        before = [client.get(f"/v1/collections/{name}")["revision"] for name in report]
+        before = [client.collection(name).get().revision for name in report]
     second = oddity("demo", "--data", tmp_path / "d")
     assert second.code == 0
     with open_client(None, tmp_path / "d") as client:
-        assert [client.get(f"/v1/collections/{name}")["revision"] for name in report] == before
+        assert [client.collection(name).get().revision for name in report] == before
     assert "untrained stand-in" in second.out
     written = list((tmp_path / "d" / "demo").iterdir())
     assert len(written) == 4

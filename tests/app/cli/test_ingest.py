@@ -14,7 +14,7 @@ from tests.conftest import png
 
 def images_of(data: Path, collection: str = "parts") -> list[dict]:
     with open_client(None, data) as client:
-        return client.get(f"/v1/collections/{collection}/images", limit=1000)["images"]
+        return [one.model_dump(mode="json") for one in client.collection(collection).images(page=5)]
 
 
 def test_refused_files_are_told_with_reasons_and_lose_no_other(oddity: Oddity, folder: Path, tmp_path: Path) -> None:
@@ -33,10 +33,10 @@ def test_a_second_run_sends_only_what_is_missing(oddity: Oddity, folder: Path, t
     second = json.loads(oddity("ingest", folder, "-c", "parts", "--data", tmp_path / "d", "--json").out)
     assert (second["created"], second["skipped"], second["duplicate"]) == (6, 6, 0)
     with open_client(None, tmp_path / "d") as client:
-        before = client.get("/v1/collections/parts")["revision"]
+        before = client.collection("parts").get().revision
     third = json.loads(oddity("ingest", folder, "-c", "parts", "--data", tmp_path / "d", "--json").out)
     with open_client(None, tmp_path / "d") as client:
-        assert client.get("/v1/collections/parts")["revision"] == before
+        assert client.collection("parts").get().revision == before
     assert (third["created"], third["skipped"]) == (0, 12)
 
 

@@ -29,18 +29,15 @@ def test_csv_rows_equal_the_service_and_keep_the_order(
     assert len(rows) == 13
     with open_client(None, data) as client:
         for row in rows:
-            answer = client.post_files(
-                "/v1/collections/parts/anomaly", [("x", (folder / row["path"]).read_bytes())], {"k": "3"}
-            )
-            result = answer["results"][0]
+            result = client.collection("parts").score([folder / row["path"]], k=3).results[0]
             if row["path"] == "right/broken.png":
-                assert row["problem"] == result["problem"]["detail"]
+                assert row["problem"] == result.problem.detail
                 assert row["score"] == ""
             else:
-                assert float(row["score"]) == pytest.approx(result["score"], rel=1e-4, abs=1e-6)
-                assert float(row["p_value"]) == result["p_value"]
-                assert row["neighbour_1"] == result["neighbours"][0]["id"]
-                assert row["file_1"] == result["neighbours"][0]["metadata"]["filename"]
+                assert float(row["score"]) == pytest.approx(result.score, rel=1e-4, abs=1e-6)
+                assert float(row["p_value"]) == result.p_value
+                assert row["neighbour_1"] == result.neighbours[0].id
+                assert row["file_1"] == result.neighbours[0].metadata["filename"]
                 assert row["problem"] == ""
 
 

@@ -1,0 +1,259 @@
+"""What can be asked of one collection that is long work or looks after it: fits, imports, cleaning, snapshots."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from oddity_client.answers import (
+    CleanedImage,
+    Cleaning,
+    Compression,
+    DuplicateSet,
+    Feedback,
+    ImportProblem,
+    IndexRecord,
+    Job,
+    Role,
+    Scorer,
+    Snapshot,
+)
+from oddity_client.calls import (
+    Call,
+    Plan,
+    given,
+    listed,
+    nothing,
+    operation,
+    page_of,
+    pages,
+    reading,
+    segment,
+    streamed,
+)
+from oddity_client.collection import new_key
+from oddity_client.uploads import Content, Image, Part, as_image
+
+Level = Literal["exact_bytes", "exact_pixels", "near", "similar"]
+
+
+class UpkeepOperations:
+    """Paths that answer with a job give it as it was queued: `wait` waits for its end."""
+
+    name: str
+
+    # Fitted scorers
+
+    @operation
+    def fit(
+        self,
+        scorer: str,
+        *,
+        method: str | None = None,
+        params: Mapping[str, Any] | None = None,
+        seed: int = 0,
+    ) -> Call[Job]:
+        """Fit a method to the collection under the name `scorer` (job)."""
+        body = given({"method": method, "params": dict(params or {}), "seed": seed})
+        return Call("PUT", self._place("scorers", scorer), reading(Job), json=body)
+
+    @operation
+    def scorers(self) -> Call[list[Scorer]]:
+        """The live scorers, and those that were fitted, with how stale they are."""
+        return Call("GET", self._place("scorers"), listed(Scorer, "scorers"))
+
+    @operation
+    def scorer(self, scorer: str) -> Call[Scorer]:
+        """One fitted scorer."""
+        return Call("GET", self._place("scorers", scorer), reading(Scorer))
+
+    @operation
+    def delete_scorer(self, scorer: str) -> Call[None]:
+        """Delete a fitted scorer."""
+        return Call("DELETE", self._place("scorers", scorer), nothing)
+
+    # Imports and duplicates
+
+    @operation
+    def import_images(
+        self,
+        archive: Content | None = None,
+        *,
+        folder: str | None = None,
+        mode: Literal["upsert", "insert_only"] | None = None,
+        role: Role | None = None,
+        label: str | None = None,
+        group: str | None = None,
+        label_from_folder: bool | None = None,
+        group_from_folder: bool | None = None,
+        key: str | None = None,
+    ) -> Call[Job]:
+        """Add the images of a zip or tar, or of a folder of the service's machine (job)."""
+        told: dict[str, Any] = {"folder": folder, "mode": mode, "role": role, "label": label, "group": group}
+        told |= {"label_from_folder": label_from_folder, "group_from_folder": group_from_folder}
+        return self._with_file(("images", "import"), "archive", archive, given(told), key)
+
+    @streamed
+    def import_problems(self, job: str, *, page: int = 100) -> Plan[ImportProblem]:
+        """The files that an import could not take."""
+        return pages(
+            Call("GET", self._place("imports", job), page_of(ImportProblem, "problems"), query={"limit": page})
+        )
+
+    @operation
+    def find_duplicates(
+        self,
+        levels: Sequence[Level] | None = None,
+        *,
+        role: Role | None = None,
+        near_distance: float | None = None,
+        near_hash_bits: int | None = None,
+        similar_distance: float | None = None,
+        key: str | None = None,
+    ) -> Call[Job]:
+        """Find images that are there more than once (job)."""
+        body = {"levels": None if levels is None else list(levels), "role": role, "near_distance": near_distance}
+        body |= {"near_hash_bits": near_hash_bits, "similar_distance": similar_distance}
+        return self._submitting(("duplicates",), given(body), key)
+
+    @streamed
+    def duplicates(self, job: str, *, level: Level | None = None, page: int = 100) -> Plan[DuplicateSet]:
+        """The sets that such a job found, level by level."""
+        query = {"level": level, "limit": page}
+        return pages(Call("GET", self._place("duplicates", job), page_of(DuplicateSet, "groups"), query=query))
+
+    # Feedback
+
+    @operation
+    def give_feedback(
+        self,
+        /,
+        kind: str,
+        image: Image | None = None,
+        *,
+        id: str | None = None,
+        note: str | None = None,
+        key: str | None = None,
+        **more: Any,
+    ) -> Call[Feedback]:
+        """Say that an alarm was false (`false_alarm`), a defect `missed`, or an alarm `confirmed`."""
+        sent = None if image is None else as_image(image)
+        body = given({"kind": kind, "id": id or (sent and sent.id), "note": note, **more})
+        key = key or new_key()
+        if sent is None:
+            return Call("POST", self._place("feedback"), reading(Feedback), json=body, key=key)
+        parts = [sent.part()]
+        return Call("POST", self._place("feedback"), reading(Feedback), form=body, parts=parts, key=key)
+
+    @streamed
+    def feedback(self, *, page: int = 100) -> Plan[Feedback]:
+        """Feedback on the collection, newest first, undone ones too."""
+        return pages(Call("GET", self._place("feedback"), page_of(Feedback, "feedback"), query={"limit": page}))
+
+    @operation
+    def get_feedback(self, feedback: str) -> Call[Feedback]:
+        """One feedback and what it changed."""
+        return Call("GET", self._place("feedback", feedback), reading(Feedback))
+
+    @operation
+    def undo_feedback(self, feedback: str) -> Call[Feedback]:
+        """Take a feedback back."""
+        return Call("DELETE", self._place("feedback", feedback), reading(Feedback))
+
+    # Upkeep
+
+    @operation
+    def clean(self, fraction: float, *, k: int | None = None, key: str | None = None) -> Call[Job]:
+        """Take the strangest images out of the bank (job; can be undone)."""
+        return self._submitting(("clean",), given({"fraction": fraction, "k": k}), key)
+
+    @operation
+    def cleanings(self) -> Call[list[Cleaning]]:
+        """Every cleaning, those undone too."""
+        return Call("GET", self._place("clean"), listed(Cleaning, "cleanings"))
+
+    @streamed
+    def cleaned_images(self, job: str, *, page: int = 100) -> Plan[CleanedImage]:
+        """The images that a cleaning took out, strangest first."""
+        return pages(Call("GET", self._place("clean", job), page_of(CleanedImage, "images"), query={"limit": page}))
+
+    @operation
+    def undo_cleaning(self, job: str) -> Call[Cleaning]:
+        """Put back what a cleaning took out."""
+        return Call("DELETE", self._place("clean", job), reading(Cleaning))
+
+    @operation
+    def compress(
+        self, method: Literal["kmeans", "coreset"], size: int, *, seed: int = 0, key: str | None = None
+    ) -> Call[Job]:
+        """Let a small bank stand for the whole one (job; can be undone)."""
+        return self._submitting(("compress",), {"method": method, "size": size, "seed": seed}, key)
+
+    @operation
+    def compression(self) -> Call[Compression]:
+        """The small bank, and what it cost."""
+        return Call("GET", self._place("compress"), reading(Compression))
+
+    @operation
+    def drop_compression(self) -> Call[None]:
+        """Go back to the whole bank."""
+        return Call("DELETE", self._place("compress"), nothing)
+
+    @operation
+    def calibrate(self, *, k: int | None = None, key: str | None = None) -> Call[Job]:
+        """Compute the calibration afresh and check the kept one against it (job)."""
+        return self._submitting(("calibrate",), given({"k": k}), key)
+
+    @operation
+    def compact(self, *, key: str | None = None) -> Call[Job]:
+        """Drop what is dead and give memory and disk back (job)."""
+        return Call("POST", self._place("compact"), reading(Job), key=key or new_key())
+
+    @operation
+    def index(self) -> Call[IndexRecord]:
+        """What answers the collection's searches, and what it takes."""
+        return Call("GET", self._place("index"), reading(IndexRecord))
+
+    # Snapshots
+
+    @operation
+    def make_snapshot(self, *, images: bool | None = None, key: str | None = None) -> Call[Job]:
+        """Write the collection as it stands into one file (job)."""
+        query = {"images": images}
+        return Call("POST", self._place("snapshots"), reading(Job), query=query, key=key or new_key())
+
+    @streamed
+    def snapshots(self, *, page: int = 100) -> Plan[Snapshot]:
+        """Snapshots, newest first."""
+        return pages(Call("GET", self._place("snapshots"), page_of(Snapshot, "snapshots"), query={"limit": page}))
+
+    @operation
+    def download_snapshot(self, snapshot: str, path: Path | str) -> Call[Path]:
+        """The file of a snapshot, written to `path`; it takes that name when it is complete."""
+        path = Path(path)
+        part = path.with_name(f"{path.name}.part")
+        return Call("GET", self._place("snapshots", snapshot), lambda whole: whole.replace(path), sink=part)
+
+    @operation
+    def delete_snapshot(self, snapshot: str) -> Call[None]:
+        """Delete a snapshot and its file."""
+        return Call("DELETE", self._place("snapshots", snapshot), nothing)
+
+    @operation
+    def restore(self, file: Content | None = None, *, snapshot: str | None = None, key: str | None = None) -> Call[Job]:
+        """Make this collection, which must be new, from the file of a snapshot or the id of one (job)."""
+        return self._with_file(("restore",), "snapshot", file, given({"snapshot": snapshot}), key)
+
+    def _place(self, *parts: str) -> str:
+        return "/".join(["/v1/collections", segment(self.name), *map(segment, parts)])
+
+    def _submitting(self, path: Sequence[str], body: Mapping[str, Any], key: str | None) -> Call[Job]:
+        return Call("POST", self._place(*path), reading(Job), json=body, key=key or new_key())
+
+    def _with_file(
+        self, path: Sequence[str], field: str, file: Content | None, told: Mapping[str, Any], key: str | None
+    ) -> Call[Job]:
+        key = key or new_key()
+        if file is None:
+            return Call("POST", self._place(*path), reading(Job), json=dict(told), key=key)
+        form = {name: str(value).lower() if isinstance(value, bool) else value for name, value in told.items()}
+        return Call("POST", self._place(*path), reading(Job), form=form, parts=[Part(field, file)], key=key)

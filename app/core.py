@@ -8,6 +8,7 @@ from app.embedders import Embedders
 from app.fitted_shelf import FittedShelf
 from app.idempotency import Idempotency
 from app.indexing.files import IndexFiles
+from app.observe import Observing
 from app.settings import Settings
 from app.shelf import Shelf
 from app.storage import ImageStore, Thumbnails
@@ -27,3 +28,4 @@ class Core:
     index_files: IndexFiles
     idempotency: Idempotency
     clock: Clock
+    observing: Observing

@@ -7,6 +7,7 @@ from fastapi.routing import APIRoute
 
 from app.core import Core
 from app.errors import Invalid
+from app.health.checks import Checks
 from app.limits import Slots
 
 
@@ -25,6 +26,16 @@ def _refits(request: Request) -> Slots:
     return slots
 
 
+def _probes(request: Request) -> Slots:
+    slots: Slots = request.app.state.probes
+    return slots
+
+
+def _checks(request: Request) -> Checks:
+    checks: Checks = request.app.state.checks
+    return checks
+
+
 async def refuse_unknown_parameters(request: Request) -> None:
     """Refuse a query parameter that the path does not know: a misspelt filter must not answer as if it were none.
 
@@ -41,4 +52,6 @@ async def refuse_unknown_parameters(request: Request) -> None:
 
 CoreDependency = Annotated[Core, Depends(_core)]
 SlotsDependency = Annotated[Slots, Depends(_slots)]
+ProbesDependency = Annotated[Slots, Depends(_probes)]  # answers to probes while every other slot is taken
+ChecksDependency = Annotated[Checks, Depends(_checks)]
 RefitsDependency = Annotated[Slots, Depends(_refits)]  # for fits that requests wait for

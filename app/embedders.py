@@ -1,7 +1,7 @@
 """Embedders by specification: loaded on first use, shared by all collections that agree on one."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from app.collection_state import CollectionState
 from app.limits import remaining_s
+from app.observe import stage
 from app.settings import Settings
 from models.backbones.choice import EngineChoice, check_engine
 from models.backbones.embedder import Embedder, PreparedImage
@@ -26,8 +27,11 @@ EMBEDDERS_KEPT = 4
 class Embedders:
     """Loads embedders and runs images through them; safe for threads."""
 
-    def __init__(self, settings: Settings, threads: int) -> None:
-        """Raises EngineUnusable: the engine that the settings name cannot run on this machine."""
+    def __init__(self, settings: Settings, threads: int, observe: Callable[[int, float], None] | None = None) -> None:
+        """`observe` is told the size of each batch and the seconds it took.
+
+        Raises EngineUnusable: the engine that the settings name cannot run on this machine.
+        """
         self.limits = ImageLimits(
             bytes_max=settings.image_limit_bytes,
             pixels_max=settings.image_limit_pixels,
@@ -36,6 +40,7 @@ class Embedders:
         )
         self._folder = settings.data / "weights"
         self._threads = threads
+        self._observe = observe
         self._choice = EngineChoice(settings.engine, settings.precision, settings.data / "cache")
         check_engine(self._choice)
         self._queue_images = settings.queue_limit_images
@@ -102,6 +107,7 @@ class Embedders:
                 embedder = BatchingEmbedder(
                     load_embedder(specification, weights_folder=self._folder, threads=self._threads, choice=choice),
                     queue_images_max=self._queue_images,
+                    observe=self._observe,
                 )
             self._loaded[key] = embedder  # newest last
             while len(self._loaded) > EMBEDDERS_KEPT:
@@ -130,11 +136,18 @@ class Embedders:
             except ModelsError as error:
                 return error
 
-        return [one(images[0])] if len(images) == 1 else list(self._decoders.map(one, images))
+        with stage("decode"):
+            return [one(images[0])] if len(images) == 1 else list(self._decoders.map(one, images))
 
     def embed(self, embedder: BatchingEmbedder, prepared: Sequence[PreparedImage]) -> NDArray[np.float32]:
         """Vectors (n, width) of prepared images, batched together with other requests'."""
-        return embedder.submit(list(prepared), deadline_s=remaining_s(self._deadline_s))
+        with stage("embed"):
+            return embedder.submit(list(prepared), deadline_s=remaining_s(self._deadline_s))
+
+    def images_waiting(self) -> int:
+        """Images that wait for a network."""
+        with self._lock:
+            return sum(embedder.images_waiting() for embedder in self._loaded.values())
 
     def close(self) -> None:
         """Finish what was accepted and stop the workers."""

@@ -12,6 +12,7 @@ import anyio.to_thread
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import Busy
+from app.observe import stage
 
 Result = TypeVar("Result")
 _deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
@@ -31,6 +32,17 @@ class Slots:
         self._deadline_s = deadline_s
         self._places = working + waiting
         self._taken = 0
+        self.is_ending = False  # nobody is to wait any more for what may come later
+
+    @property
+    def working(self) -> int:
+        """Requests worked on now."""
+        return self._limiter.borrowed_tokens
+
+    @property
+    def waiting(self) -> int:
+        """Requests that stand in line."""
+        return max(0, self._taken - self._limiter.borrowed_tokens)
 
     async def run(self, work: Callable[..., Result], *arguments: Any, **named: Any) -> Result:
         """The result of `work(*arguments, **named)`, computed in a thread. Raises Busy: line full or slow."""
@@ -41,7 +53,7 @@ class Slots:
         place = object()  # not the task: it may run more than one piece of work
         is_working = False
         try:
-            with anyio.move_on_after(self._deadline_s):
+            with stage("line"), anyio.move_on_after(self._deadline_s):
                 await self._limiter.acquire_on_behalf_of(place)
                 is_working = True
             if not is_working:

@@ -2,15 +2,17 @@
 
 import os
 import re
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
 
 from fastapi import Depends, FastAPI
 from fastapi.staticfiles import StaticFiles
+from starlette.types import ASGIApp
 
-from app import errors, observe
+from app import errors
 from app.bodies import BodyLimit
 from app.classes.endpoints import router as classes_router
 from app.clock import Clock, utc_now
@@ -24,6 +26,7 @@ from app.embedders import Embedders
 from app.feedback.endpoints import router as feedback_router
 from app.fitted_shelf import FittedShelf
 from app.groups.endpoints import router as groups_router
+from app.health.checks import Checks
 from app.health.endpoints import router as health_router
 from app.idempotency import Idempotency
 from app.images.endpoints import router as images_router
@@ -37,6 +40,10 @@ from app.jobs.lanes import Lanes
 from app.jobs.process import WorkerProcess
 from app.limits import LeaveWhenGone, Slots
 from app.memory import memory_bytes, memory_for_collections
+from app.monitoring.instruments import Instruments
+from app.monitoring.readings import Readings
+from app.monitoring.tracing import open_tracing
+from app.observe import Observing, RequestLog
 from app.page import router as page_router
 from app.remote_storage import open_files
 from app.scorers.endpoints import router as scorers_router
@@ -73,13 +80,18 @@ ROUTERS = (
 HANDLERS = {**UPKEEP, **IMPORTING, **DUPLICATES, **SNAPSHOTS, **SCORERS, **INDEXING}
 # These write what they receive to a file, under limits of their own.
 UPLOADS = re.compile(r"/v1/collections/[^/]+/(images/import|restore)")
+PROBES, PROBES_WAITING, PROBE_S = 4, 64, 30.0  # a check that hangs holds up neither the others nor requests
+END_STEP_S = 1.0  # what jobs get at the end even where requests have taken all the time
 
 
-def open_core(settings: Settings, clock: Clock = utc_now, memory_share: int = 1) -> Core:
+def open_core(
+    settings: Settings, clock: Clock = utc_now, memory_share: int = 1, observing: Observing | None = None
+) -> Core:
     """Open the record (migrating it), the image store and everything derived from them.
 
     Collections are kept in one `memory_share`-th of the memory that the settings allow.
     """
+    observing = observing or Observing(Instruments(settings.metrics_collections))
     settings.data.mkdir(parents=True, exist_ok=True)
     threads = settings.threads or len(os.sched_getaffinity(0))
     set_threads(threads)
@@ -98,7 +110,7 @@ def open_core(settings: Settings, clock: Clock = utc_now, memory_share: int = 1)
         database=database,
         store=ImageStore(images, partial(database.lock, IMAGES_LOCK, shared=True)),
         thumbnails=Thumbnails(thumbnails),
-        embedders=Embedders(settings, threads),
+        embedders=Embedders(settings, threads, observing.instruments.count_batch),
         shelf=Shelf(
             database,
             memory_for_collections(settings) // memory_share,
@@ -109,6 +121,7 @@ def open_core(settings: Settings, clock: Clock = utc_now, memory_share: int = 1)
         index_files=index_files,
         idempotency=Idempotency(database, settings.idempotency_hours, clock),
         clock=clock,
+        observing=observing,
     )
 
 
@@ -126,25 +139,67 @@ def jobs_of(core: Core) -> Lanes | WorkerProcess:
     return Lanes(core, HANDLERS if core.settings.jobs == "thread" else {}, core.settings.job_workers)
 
 
+class Service(FastAPI):
+    """The application with ids, counts and the log around all of it, the answers to what nobody expected too."""
+
+    observing: Observing
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """The layers that a request passes through."""
+        return RequestLog(super().build_middleware_stack(), self.observing)
+
+
+def ending(
+    limit_s: float, observing: Observing, slots: Slots, checks: Checks, jobs: Lanes | WorkerProcess
+) -> tuple[Callable[[], None], Callable[[], float]]:
+    """What begins the end of a server, once, and what tells how much of its time is left.
+
+    From then on it says that it is not ready, nobody waits for what may come later, and workers hand back their jobs.
+    """
+    ends_at: list[float] = []
+
+    def end_soon() -> None:
+        if not ends_at:
+            ends_at.append(time.monotonic() + limit_s)
+            checks.is_ending = slots.is_ending = observing.is_ending = True
+            jobs.ask_to_stop()
+
+    def remaining_s() -> float:
+        return ends_at[0] - time.monotonic() if ends_at else limit_s
+
+    return end_soon, remaining_s
+
+
 def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> FastAPI:
     """The application; it opens the record when it starts and closes it when it stops."""
     settings = settings or Settings()
+    observing = Observing(Instruments(settings.metrics_collections))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.core = core = open_core(settings, clock)
-        app.state.slots = Slots(settings.inference_slots, settings.queue_limit_requests, settings.deadline_s)
+        observing.tracing = open_tracing(settings, "oddity")
+        app.state.core = core = open_core(settings, clock, observing=observing)
+        app.state.slots = slots = Slots(settings.inference_slots, settings.queue_limit_requests, settings.deadline_s)
         app.state.refits = Slots(1, settings.queue_limit_requests, settings.deadline_s)
+        app.state.probes = Slots(PROBES, PROBES_WAITING, PROBE_S)
         jobs = jobs_of(core)
         app.state.wake_jobs = jobs.wake
+        app.state.checks = checks = Checks(core, jobs.fault)
+        app.state.end_soon, remaining_s = ending(settings.shutdown_s, observing, slots, checks, jobs)
+        readings = Readings(core, slots, checks, jobs)
+        observing.instruments.registry.register(readings)
         jobs.start()
         try:
             yield
         finally:
-            jobs.stop()
+            app.state.end_soon()
+            jobs.stop(max(END_STEP_S, remaining_s()))
+            observing.instruments.registry.unregister(readings)
+            checks.close()
             close_core(core)
+            observing.close()
 
-    app = FastAPI(
+    app = Service(
         title="Oddity",
         version=version("oddity"),
         summary="Image anomaly detection and similarity search.",
@@ -153,13 +208,15 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
         docs_url=None,  # ours, without a network: see app.page
         redoc_url=None,
         dependencies=[Depends(refuse_unknown_parameters)],
+        # The framework's own spans would carry query strings and the sentences of errors; see app.observe for ours.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
+    app.observing = observing
     errors.install(app)
     app.add_middleware(
         BodyLimit, limit_bytes=settings.body_limit_bytes, budget_bytes=settings.bodies_limit_bytes, apart=UPLOADS
     )
     app.add_middleware(LeaveWhenGone)
-    app.add_middleware(observe.RequestLog)
     app.mount("/static", StaticFiles(packages=[("app", "static")]), name="static")
     for router in ROUTERS:
         app.include_router(router)

@@ -220,6 +220,50 @@ class Settings(BaseSettings):
         float, Field(gt=0, le=24 * 365, description="How long an Idempotency-Key is remembered.")
     ] = 24.0
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$", description="Least level logged.")] = "info"
+    log_format: Annotated[
+        Literal["json", "text"], Field(description="Log lines as JSON objects, or as text for people.")
+    ] = "json"
+    metrics_collections: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=10_000,
+            description="Collections, and scorers, that get labels of their own in /metrics; all others share `other`.",
+        ),
+    ] = 100
+    otlp_endpoint: Annotated[
+        str | None,
+        Field(
+            pattern="^https?://",
+            max_length=1024,
+            description="Where traces go: the address of an OpenTelemetry collector that takes OTLP over HTTP, such as "
+            "http://localhost:4318; unset: none are made. Needs `pip install 'oddity[otel]'`.",
+        ),
+    ] = None
+    otlp_headers: Annotated[
+        SecretStr | None,
+        Field(description="Headers for the collector, such as `authorization=Bearer …`, separated by commas."),
+    ] = None
+    otlp_share: Annotated[
+        float, Field(ge=0, le=1, description="Share of requests that are traced, where the caller does not decide.")
+    ] = 1.0
+    disk_reserve_bytes: Annotated[
+        int,
+        Field(ge=0, le=2**44, description="Free disk in the data folder below which the service is not ready."),
+    ] = 64 * 2**20
+    shutdown_s: Annotated[
+        float,
+        Field(gt=0, le=3600, description="Time that accepted requests and running steps of jobs get at the end."),
+    ] = 30.0
+    drain_s: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=600,
+            description="How long the service goes on after SIGTERM while /readyz says that it ends, so that a load "
+            "balancer takes it out first.",
+        ),
+    ] = 0.0
 
     @field_validator("import_folders", mode="before")
     @classmethod

@@ -21,6 +21,7 @@ from app.db.tables import CollectionRow
 from app.entry_columns import ImageEntry, image_key
 from app.errors import Busy, NotFound
 from app.indexing.files import IndexFiles
+from app.observe import stage
 from app.replay import catch_up, expected_bytes, load, must_reload
 
 __all__ = ["CollectionState", "CompressedBank", "GroupEntry", "ImageEntry", "Shelf", "image_key"]
@@ -94,7 +95,7 @@ class Shelf:
             self._renew_soon(state)
         if newest is not None and state.sequence >= newest.sequence:
             return state
-        with state.following, self._database.read() as session:
+        with stage("follow"), state.following, self._database.read() as session:
             row = session.get(CollectionRow, state.id)
             if row is None or must_reload(row, state):
                 self.forget(state)
@@ -129,6 +130,11 @@ class Shelf:
             if name in self._states:
                 self._discard(name)
 
+    def loaded(self) -> list[CollectionState]:
+        """The collections in memory, least recently used first."""
+        with self._lock:
+            return list(self._states.values())
+
     def memory(self) -> tuple[int, int]:
         """How many collections are in memory, and how many bytes they take, roughly."""
         with self._lock:
@@ -148,7 +154,8 @@ class Shelf:
                 row = require(session, name)
                 if self._states and self._budget_bytes is not None:  # counting a million images takes a moment
                     self._make_room(expected_bytes(session, row))
-                state = load(session, row, self._files)
+                with stage("load"):
+                    state = load(session, row, self._files)
             with self._lock:
                 self._states[name] = state
             self.account(state)

@@ -7,9 +7,14 @@ import sys
 import threading
 from io import FileIO
 
+from prometheus_client import start_http_server
+
 from app.core import Core
 from app.jobs.lanes import Lanes
 from app.main import HANDLERS, close_core, open_core
+from app.monitoring.instruments import Instruments
+from app.monitoring.tracing import open_tracing
+from app.observe import Observing
 from app.settings import Settings
 
 log = logging.getLogger("oddity.jobs")
@@ -29,8 +34,10 @@ def worker_settings(settings: Settings) -> Settings:
     return settings.model_copy(update={"threads": threads})
 
 
-def work(settings: Settings, orders: FileIO | None = None) -> None:
+def work(settings: Settings, orders: FileIO | None = None, metrics: tuple[str, int] | None = None) -> None:
     """Run jobs until SIGTERM or SIGINT, or, with `orders` from a server, until that ends.
+
+    `metrics`: address and port at which Prometheus may ask for those of this process.
 
     A job that is under way then ends at its next step and goes back into the queue. One whose step takes longer than
     30 s is left to its lease: the process ends, and another worker begins the job again when the lease has run out.
@@ -39,7 +46,10 @@ def work(settings: Settings, orders: FileIO | None = None) -> None:
     for one in (signal.SIGTERM, signal.SIGINT):
         signal.signal(one, lambda *_: ended.set())
     os.nice(settings.job_niceness)
-    core = open_core(worker_settings(settings), memory_share=MEMORY_SHARE)
+    observing = Observing(Instruments(settings.metrics_collections), open_tracing(settings, "oddity-worker"))
+    core = open_core(worker_settings(settings), memory_share=MEMORY_SHARE, observing=observing)
+    if metrics is not None:
+        start_http_server(metrics[1], metrics[0], observing.instruments.registry)
     lanes = Lanes(core, HANDLERS, settings.job_workers)
     lanes.start()
     if orders is not None:
@@ -59,6 +69,7 @@ def _obey(orders: FileIO, lanes: Lanes, ended: threading.Event) -> None:
 def _end(core: Core, lanes: Lanes) -> None:
     if lanes.stop(STEP_S):
         close_core(core)
+        core.observing.close()
         log.info("worker ends")
         return
     log.warning("worker ends in the middle of a step; its job will be run again")

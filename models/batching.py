@@ -67,8 +67,9 @@ class BatchingEmbedder:
         wait_s: float = 0.0,
         *,
         clock: Callable[[], float] = time.monotonic,
+        observe: Callable[[int, float], None] | None = None,
     ) -> None:
-        """Starts the worker thread.
+        """Starts the worker thread; `observe` is told the size of each batch and the seconds it took.
 
         Raises:
             ParameterInvalid: `queue_images_max` is below 1 or `wait_s` is not from 0 to 1 second.
@@ -81,6 +82,7 @@ class BatchingEmbedder:
         self._queue_images_max = queue_images_max
         self._wait_s = wait_s
         self._clock = clock
+        self._observe = observe
         self._changed = threading.Condition()
         self._waiting: deque[Ticket] = deque()  # tickets with images not yet taken
         self._closing = False
@@ -201,6 +203,7 @@ class BatchingEmbedder:
                 self._compute(batch)
 
     def _compute(self, batch: list[tuple[Ticket, int]]) -> None:
+        began = self._clock()
         try:
             rows = self.embedder.embed([ticket.images[number] for ticket, number in batch])
         except Exception as error:  # worker loop: the error travels to the caller, the worker lives on
@@ -212,6 +215,8 @@ class BatchingEmbedder:
             for one in tickets:
                 self._compute([pair for pair in batch if pair[0] is one])
             return
+        if self._observe is not None:
+            self._observe(len(batch), self._clock() - began)
         with self._changed:
             for (ticket, number), row in zip(batch, rows, strict=True):
                 # A ticket that was given up may already be read elsewhere; its rows go nowhere.

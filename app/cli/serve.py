@@ -1,7 +1,11 @@
 """`oddity serve`: the service, with a worker process beside it."""
 
+import asyncio
 import logging
+import math
+import signal
 import socket
+import sys
 from typing import Annotated
 
 import httpx2
@@ -16,7 +20,7 @@ from app.main import create_app
 from app.observe import log_to_stderr
 from app.settings import Settings
 
-SHUTDOWN_S = 30
+SETTLE_S = 0.25  # from the last connection taken to the first one closed
 
 cli = typer.Typer()
 
@@ -27,10 +31,15 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free one.")] = 8000,
     data: DataOption = None,
 ) -> None:
-    """Run the service until Ctrl-C. The record is migrated and the data folder made when needed."""
+    """Run the service until Ctrl-C or SIGTERM. The record is migrated and the data folder made when needed.
+
+    At the end everything accepted is answered and running jobs go back into the queue, within ODDITY_SHUTDOWN_S.
+    """
     settings = folder_settings(data)
-    log_to_stderr(settings.log_level)
+    log_to_stderr(settings.log_level, settings.log_format)
     logging.getLogger("oddity").info("settings", extra={"facts": settings.model_dump(mode="json")})
+    # The web server raises the signal again when it has ended well: that is a success.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     announced_server(settings, host, port).run()
 
 
@@ -45,7 +54,8 @@ def announced_server(settings: Settings, host: str, port: int) -> "AnnouncedServ
         log_level="warning",
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=SHUTDOWN_S,
+        log_config=None,  # ours
+        timeout_graceful_shutdown=math.ceil(settings.shutdown_s),
     )
     return AnnouncedServer(config, app, settings)
 
@@ -76,6 +86,15 @@ class AnnouncedServer(uvicorn.Server):
                 soft_wrap=True,
             )
         self.is_announced = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Hand jobs back, go on for as long as a load balancer needs, then answer what was accepted and end."""
+        self._app.state.end_soon()
+        await asyncio.sleep(self._settings.drain_s)
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(SETTLE_S)  # requests on their way over open connections arrive, and are answered
+        await super().shutdown(sockets)
 
     async def _is_empty(self) -> bool:
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(self._app), base_url="http://oddity") as http:

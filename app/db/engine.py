@@ -9,11 +9,14 @@ import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import alembic.command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, Row, Select, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
@@ -119,6 +122,15 @@ class Database:
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
             alembic.command.upgrade(_alembic_configuration(connection), "head")
 
+    def revisions(self) -> tuple[str, str]:
+        """The revision that this version's migrations lead to, and the one that the tables are at.
+
+        Raises what the database raises when it cannot answer.
+        """
+        with self.engine.connect() as connection:
+            found = MigrationContext.configure(connection).get_current_revision()
+        return newest_revision(), found or "none"
+
     def check(self) -> None:
         """Raise what the database raises when it cannot answer."""
         with self.engine.connect() as connection:
@@ -127,6 +139,12 @@ class Database:
     def close(self) -> None:
         """Give back all connections."""
         self.engine.dispose()
+
+
+@cache
+def newest_revision() -> str:
+    """The revision that the migrations of this version lead to."""
+    return ScriptDirectory(str(MIGRATIONS)).get_current_head() or "none"
 
 
 @contextmanager

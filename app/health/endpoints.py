@@ -1,15 +1,14 @@
-"""/healthz: the process answers. /readyz: the record and the default embedder are usable."""
+"""/healthz: the process answers. /readyz: requests would be served. /metrics: what Prometheus reads."""
 
-from typing import Any
+from typing import Annotated
 
-from fastapi import APIRouter
-from fastapi.responses import JSONResponse
-from sqlalchemy.exc import SQLAlchemyError
+from fastapi import APIRouter, Header
+from fastapi.responses import JSONResponse, Response
+from prometheus_client.exposition import choose_encoder
 
-from app.core import Core
-from app.dependencies import CoreDependency, SlotsDependency
+from app.dependencies import ChecksDependency, CoreDependency, ProbesDependency
 from app.errors import problem
-from models.errors import ModelsError
+from app.health.checks import OK
 
 router = APIRouter(tags=["health"])
 
@@ -21,23 +20,26 @@ async def healthz() -> dict[str, str]:
 
 
 @router.get("/readyz", responses={503: {"description": "Something needed is not usable; `checks` says what."}})
-async def readyz(core: CoreDependency, slots: SlotsDependency) -> JSONResponse:
-    """Whether requests would be served: record reachable, weights loaded."""
-    checks = await slots.run(_checks, core)
-    faults = [f"{name}: {check}" for name, check in checks.items() if check != "ok"]
+async def readyz(checks: ChecksDependency, probes: ProbesDependency) -> JSONResponse:
+    """Whether requests would be served: record at hand and migrated, weights loaded, disk writable, worker alive."""
+    found = await probes.run(checks.run)
+    faults = [f"{name}: {check}" for name, check in found.items() if check != OK]
     if faults:
-        return problem(503, "not_ready", "; ".join(faults), "/readyz", checks=checks)
-    return JSONResponse({"status": "ready", "checks": checks})
+        return problem(503, "not_ready", "; ".join(faults), "/readyz", checks=found)
+    return JSONResponse({"status": "ready", "checks": found})
 
 
-def _checks(core: Core) -> dict[str, Any]:
-    checks = {"record": "ok", "embedding": "ok"}
-    try:
-        core.database.check()
-    except SQLAlchemyError as error:
-        checks["record"] = type(error).__name__
-    try:
-        core.embedders.get_default()
-    except ModelsError as error:
-        checks["embedding"] = str(error)
-    return checks
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {}, "application/openmetrics-text": {}}}},
+)
+async def metrics(
+    core: CoreDependency,
+    probes: ProbesDependency,
+    accept: Annotated[str, Header(description="Which of Prometheus's formats.")] = "",
+) -> Response:
+    """Counters, times and sizes for Prometheus."""
+    encode, kind = choose_encoder(accept)
+    text = await probes.run(encode, core.observing.instruments.registry)
+    return Response(text, headers={"Content-Type": kind})

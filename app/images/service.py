@@ -22,6 +22,7 @@ from app.errors import Conflict, Invalid, NotFound, TooLarge, faults_of, item_pr
 from app.idempotency import Answer, Request
 from app.images import repository
 from app.images.schemas import AddParameters, ChangeParameters, Item, Selection
+from app.observe import stage
 from app.search.filters import Filter, parse_filter
 from app.shelf import CollectionState
 from models.backbones.embedder import PreparedImage
@@ -74,8 +75,11 @@ def add_images(
         state = core.shelf.get(name)
         candidates = _candidates(core, uploads, parameters)
         runtime = _embed_new(core, state, candidates)
-        core.store.put((one.sha256, one.data) for one in candidates if one.problem is None and one.vector is not None)
-        with core.database.write() as session:
+        with stage("store"):
+            core.store.put(
+                (one.sha256, one.data) for one in candidates if one.problem is None and one.vector is not None
+            )
+        with stage("record"), core.database.write() as session:
             now = core.clock()
             sequence = next_sequence(session, state.id, now)
             if not repository.has_embedding(session, state.id, state.embedding_id):

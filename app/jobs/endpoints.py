@@ -65,7 +65,7 @@ async def follow_job(job_id: JobId, core: CoreDependency, slots: SlotsDependency
 async def _events(core: Core, slots: Slots, job: dict[str, Any]) -> AsyncIterator[str]:
     told: dict[str, Any] | None = None
     silent = 0
-    while not service.has_ended(job):
+    while not service.has_ended(job) and not slots.is_ending:
         if told is None or _changes(job) != _changes(told):
             yield _event("progress", job)
             told, silent = job, 0
@@ -80,7 +80,8 @@ async def _events(core: Core, slots: Slots, job: dict[str, Any]) -> AsyncIterato
             continue  # the service has better things to do; the next second may suit
         except NotFound:
             return  # deleted with its collection
-    yield _event("end", job)
+    if service.has_ended(job):
+        yield _event("end", job)
 
 
 def _changes(job: dict[str, Any]) -> dict[str, Any]:

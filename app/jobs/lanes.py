@@ -28,6 +28,20 @@ class Lanes:
         self._collector = Collector(core) if handlers else None
         self._index_watch = IndexWatch(core, self.wake) if handlers else None
 
+    @property
+    def has_runners(self) -> bool:
+        """Whether jobs are run here at all."""
+        return bool(self._runners)
+
+    def fault(self) -> str | None:
+        """What is wrong, None where every worker looks for jobs."""
+        return None if all(runner.is_alive for runner in self._runners) else "a thread that runs jobs has ended"
+
+    def ask_to_stop(self) -> None:
+        """Have each worker stop after its current step, without waiting for that."""
+        for runner in self._runners:
+            runner.ask_to_stop()
+
     def start(self) -> None:
         """Begin to work."""
         for runner in self._runners:
@@ -44,8 +58,7 @@ class Lanes:
 
     def stop(self, timeout_s: float = 30.0) -> bool:
         """Stop after the current step of each, unfinished jobs go back into the queue; whether all came to an end."""
-        for runner in self._runners:
-            runner.ask_to_stop()
+        self.ask_to_stop()
         until = self._monotonic() + timeout_s
         if self._collector is not None:
             self._collector.stop()

@@ -21,6 +21,7 @@ COMMAND = (sys.executable, "-m", "app.cli", "worker", "--beside-server")
 PAUSE_FIRST_S = 1.0
 PAUSE_LONGEST_S = 60.0
 SOUND_S = 60.0  # a worker that lived this long did not die of its start
+FAILING_S = 35.0  # so long one may be away, or have run only since less long ago, before that is a fault
 
 
 class WorkerProcess:
@@ -41,12 +42,32 @@ class WorkerProcess:
         self._lock = threading.Lock()  # held to start, wake or close, never to wait
         self._process: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
+        self._began = 0.0
+        self._failing_since: float | None = None
+        self._code: int | None = None
+        self.restarts = 0
 
     @property
     def pid(self) -> int | None:
         """Id of the process that runs now, if one does."""
         with self._lock:
             return None if self._process is None else self._process.pid
+
+    def fault(self) -> str | None:
+        """What is wrong, None where a process runs, or has only just ended and is started again."""
+        now = self._monotonic()
+        with self._lock:
+            since = self._failing_since
+            is_well = self._process is not None and now - self._began > FAILING_S
+            if since is None or is_well or now - since < FAILING_S:
+                return None
+            return f"its process does not stay alive; it last ended with code {self._code}"
+
+    def ask_to_stop(self) -> None:
+        """Have the worker end after its current step, without waiting for that."""
+        self._stopping.set()
+        with self._lock:
+            self._close()
 
     def start(self) -> None:
         """Start the process, and a thread that watches over it."""
@@ -61,9 +82,7 @@ class WorkerProcess:
 
     def stop(self, timeout_s: float = 30.0) -> bool:
         """End the worker after its current step, or by force when that takes longer; whether force was not needed."""
-        self._stopping.set()
-        with self._lock:
-            self._close()
+        self.ask_to_stop()
         if self._thread is None:
             return True
         self._thread.join(timeout_s)
@@ -87,16 +106,22 @@ class WorkerProcess:
                 if self._stopping.is_set():
                     return
                 process = self._process = self._started()
+                self._began = began
             code = process.wait()
             with self._lock:
                 self._close()
                 self._process = None
+                ended = self._monotonic()
+                if self._failing_since is None or ended - began > FAILING_S:
+                    self._failing_since = ended
+                self._code = code
             if self._stopping.is_set():
                 return
             if self._monotonic() - began > SOUND_S:
                 pause = self._pause_s
             log.warning("the worker process ended with code %s; started again in %s s", code, pause)
             self._stopping.wait(pause)
+            self.restarts += 1
             pause = min(2 * pause, PAUSE_LONGEST_S)
 
     def _started(self) -> "subprocess.Popen[bytes]":

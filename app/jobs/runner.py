@@ -19,6 +19,7 @@ from app.db.tables import JobRow
 from app.errors import item_problem
 from app.jobs import repository
 from app.jobs.context import Cancelled, JobContext, LeaseLost, Stopping
+from app.observe import observed, stage
 
 log = logging.getLogger("oddity.jobs")
 Handler = Callable[[Core, JobContext], dict[str, Any]]
@@ -62,6 +63,11 @@ class Runner:
         ]
         for thread in self._threads:
             thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its threads run."""
+        return bool(self._threads) and all(thread.is_alive() for thread in self._threads)
 
     def wake(self) -> None:
         """Look for work now."""
@@ -146,7 +152,8 @@ class Runner:
     def _run(self, context: JobContext) -> None:
         log.info("job %s (%s of %s) begins", context.id, context.kind, context.collection)
         try:
-            result = self._handlers[context.kind](self._core, context)
+            with observed(self._core.observing, context.id), stage(context.kind):
+                result = self._handlers[context.kind](self._core, context)
         except Cancelled:
             self._end(context, "cancelled")
         except Stopping:

@@ -36,7 +36,7 @@ async def answer(
     job, is_repeat = submitted
     wake()
     for _ in range(math.ceil(wait_s / LOOK_EVERY_S)):
-        if service.has_ended(job):
+        if service.has_ended(job) or slots.is_ending:
             break
         await asyncio.sleep(LOOK_EVERY_S)
         with suppress(Busy):  # the job is queued all the same; the next look may suit better

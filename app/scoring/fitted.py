@@ -14,6 +14,7 @@ from app.compressed import scorer_of
 from app.core import Core
 from app.errors import Conflict, Invalid
 from app.fitted_shelf import LoadedFit
+from app.observe import stage
 from app.scoring.images import Vectors, show_calibration, show_neighbours, vectors_of
 from app.scoring.schemas import ScoreParameters
 from app.shelf import CollectionState
@@ -51,7 +52,8 @@ def score_with_fit(
             raise DeadlinePassed(
                 f"`files` must be few enough for {core.settings.deadline_s:g} s of scoring; got {len(images.places)}."
             )
-        found.extend(scores_of(fit.scorer, pictures.inputs(row, fit)))
+        with stage("score"):
+            found.extend(scores_of(fit.scorer, pictures.inputs(row, fit)))
     requested = parameters.false_alarm_rate or state.settings.false_alarm_rate
     calibration = make_calibration(fit.calibration, requested)
     raw = np.array([one.image[0] for one in found], np.float32)

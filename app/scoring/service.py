@@ -9,9 +9,12 @@ from app.bodies import Upload
 from app.compressed import scorer_of
 from app.core import Core
 from app.errors import Invalid
+from app.observe import stage
 from app.scoring.fitted import score_with_fit
 from app.scoring.images import show_calibration, show_neighbours, vectors_of
+from app.scoring.noting import note_answer
 from app.scoring.schemas import ScoreParameters
+from app.shelf import CollectionState
 from models.judging import anomalous, benjamini_hochberg, make_calibration, p_values
 
 LIVE_SCORER = "dn2"  # follows the bank as it changes; every other scorer is fitted by a job
@@ -27,7 +30,17 @@ def score_images(
     """
     state = core.shelf.get(name, parameters.after)
     if parameters.scorer != LIVE_SCORER:
-        return score_with_fit(core, state, uploads, parameters)
+        answer, status = score_with_fit(core, state, uploads, parameters)
+    else:
+        answer, status = _score_live(core, state, uploads, parameters)
+    if uploads:  # what is stored is not news
+        note_answer(core, state, answer)
+    return answer, status
+
+
+def _score_live(
+    core: Core, state: CollectionState, uploads: Sequence[Upload], parameters: ScoreParameters
+) -> tuple[dict[str, Any], int]:
     if parameters.heatmap:
         raise Invalid(
             f"`heatmap`: scorer `{LIVE_SCORER}` judges the whole image and gives no heat map; ask without it.",
@@ -38,7 +51,7 @@ def score_images(
         scorer = scorer_of(state)
         k = parameters.k or state.settings.k
         shown = state.settings.neighbours if parameters.neighbours is None else parameters.neighbours
-        with state.calibrating:
+        with stage("calibrate"), state.calibrating:
             scores_of_normals = scorer.calibration(k).scores
         calibration = make_calibration(
             scores_of_normals, parameters.false_alarm_rate or state.settings.false_alarm_rate
@@ -48,7 +61,8 @@ def score_images(
             results[place] = {"problem": fault}
         if images.places:
             exclude = np.array([-1 if one is None else one.pk for one in images.stored], np.int64)
-            found = scorer.score(images.vectors, k=k, neighbours=shown, exclude=exclude)
+            with stage("score"):
+                found = scorer.score(images.vectors, k=k, neighbours=shown, exclude=exclude)
             p = p_values(found.score, scores_of_normals) if calibration.n else None
             verdicts = anomalous(found.score, calibration)
             flagged = None

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from app.bodies import Upload
 from app.core import Core
 from app.errors import Invalid
+from app.observe import stage
 from app.scoring.images import show_neighbours, vectors_of
 from app.search.filters import parse_filter
 from app.search.schemas import QueryParameters
@@ -44,7 +45,8 @@ def query(core: Core, name: str, uploads: Sequence[Upload], parameters: QueryPar
         allowed = None if chosen.is_empty else chosen.fitting(state.entries)
         margin = max((len(one) for one in left_out), default=0)
         if len(vectors):
-            nearest = state.nearest(vectors, parameters.k + margin, allowed, is_exact=parameters.exact)
+            with stage("search"):
+                nearest = state.nearest(vectors, parameters.k + margin, allowed, is_exact=parameters.exact)
             for row, place in enumerate(places):
                 results[place] = _shown(state, nearest, row, left_out[row], parameters)
         answer = {

@@ -253,16 +253,16 @@ def test_more_requests_than_may_wait(tmp_path: Path, monkeypatch) -> None:
         client.put(C).raise_for_status()
         core = client.app.state.core
         held, entered = threading.Event(), threading.Event()
-        check = type(core.database).check
+        get = type(core.shelf).get
 
-        def slow(database) -> None:
+        def slow(shelf, *given):
             entered.set()
             assert held.wait(30)
-            check(database)
+            return get(shelf, *given)
 
-        monkeypatch.setattr(type(core.database), "check", slow)
+        monkeypatch.setattr(type(core.shelf), "get", slow)
         answers: list[httpx2.Response] = []
-        threads = [threading.Thread(target=lambda: answers.append(client.get("/readyz"))) for _ in range(2)]
+        threads = [threading.Thread(target=lambda: answers.append(client.get(f"{C}/index"))) for _ in range(2)]
         for thread in threads:
             thread.start()
         assert entered.wait(30)
@@ -270,7 +270,8 @@ def test_more_requests_than_may_wait(tmp_path: Path, monkeypatch) -> None:
         while slots._taken < 2:
             assert any(thread.is_alive() for thread in threads)
         problem_of(client.get(C), 503, "busy")
-        assert client.get("/healthz").status_code == 200  # alive all the same
+        for probe in ("/healthz", "/readyz", "/metrics"):
+            assert client.get(probe).status_code == 200  # alive all the same
         held.set()
         for thread in threads:
             thread.join()

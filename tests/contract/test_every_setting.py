@@ -22,6 +22,7 @@ COUNTED = {
     "job_workers",
     "job_threads",
     "job_niceness",
+    "metrics_collections",
 }
 UNITS = (
     "_bytes",

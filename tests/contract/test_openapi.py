@@ -43,6 +43,7 @@ PATHS = {
     "/v1/jobs/{id}/cancel": {"post"},
     "/healthz": {"get"},
     "/readyz": {"get"},
+    "/metrics": {"get"},
 }
 IMAGES_IN = [(f"{C}/images", "post"), (f"{C}/anomaly", "post"), (f"{C}/query", "post"), (f"{C}/groups/{{g}}", "put"),
              (f"{C}/groups/anomaly", "post"), (f"{C}/classes/{{label}}", "put"), (f"{C}/classify", "post")]  # fmt: skip

@@ -1,0 +1,73 @@
+// Hooks for what is on its way: loading, acting, following a job.
+import { ask, follow, hasEnded } from "./api.js";
+import { useCallback, useEffect, useRef, useState } from "./view.js";
+
+/** What a path answers: {data, problem, reload}. With no path nothing is asked. */
+export const useAsked = (path) => {
+  const [state, setState] = useState({ path: null, data: null, problem: null });
+  const [turn, setTurn] = useState(0);
+  useEffect(() => {
+    if (!path) return undefined;
+    const stop = new AbortController();
+    ask(path, { signal: stop.signal }).then(
+      (data) => setState({ path, data, problem: null }),
+      (problem) => problem.name !== "AbortError" && setState((before) => ({ path, data: before.path === path ? before.data : null, problem })),
+    );
+    return () => stop.abort();
+  }, [path, turn]);
+  const reload = useCallback(() => setTurn((one) => one + 1), []);
+  const isCurrent = state.path === path;
+  return { data: isCurrent ? state.data : null, problem: isCurrent ? state.problem : null, reload };
+};
+
+/** One action at a time: [run, isRunning, problem, setProblem]. */
+export const useAction = (work) => {
+  const [isRunning, setRunning] = useState(false);
+  const [problem, setProblem] = useState(null);
+  const run = async (...given) => {
+    setRunning(true);
+    setProblem(null);
+    try {
+      return await work(...given);
+    } catch (error) {
+      setProblem(error);
+      return undefined;
+    } finally {
+      setRunning(false);
+    }
+  };
+  return [run, isRunning, problem, setProblem];
+};
+
+/** A job as it runs, from its server-sent events: [job, problem]; `onEnd` gets its last state. */
+export const useJob = (id, onEnd) => {
+  const [job, setJob] = useState(null);
+  const [problem, setProblem] = useState(null);
+  const ended = useRef(onEnd);
+  ended.current = onEnd;
+  useEffect(() => {
+    setJob(null);
+    setProblem(null);
+    if (!id) return undefined;
+    const stop = new AbortController();
+    follow(id, setJob, stop.signal).then(
+      (last) => {
+        setJob(last);
+        if (hasEnded(last)) ended.current?.(last);
+      },
+      (error) => error.name !== "AbortError" && setProblem(error),
+    );
+    return () => stop.abort();
+  }, [id]);
+  return [job, problem];
+};
+
+/** A value that follows another once it has rested for a moment. */
+export const useRested = (value, rest = 250) => {
+  const [rested, setRested] = useState(value);
+  useEffect(() => {
+    const timer = setTimeout(() => setRested(value), rest);
+    return () => clearTimeout(timer);
+  }, [value]);
+  return rested;
+};

@@ -1,0 +1,45 @@
+// One collection: its facts, the way to its screens, and the image that is open above them.
+import { inCollection } from "./api.js";
+import { useAsked } from "./asking.js";
+import { count, percent, plural } from "./format.js";
+import { ImageDialog } from "./image.js";
+import { Loading, Note, ProblemNote } from "./notices.js";
+import { closeImage, screenOf } from "./route.js";
+import { Images } from "./screens/images.js";
+import { Score } from "./screens/score.js";
+import { Search } from "./screens/search.js";
+import { html } from "./view.js";
+
+const SCREENS = {
+  images: ["Images", Images],
+  score: ["Score", Score],
+  search: ["Search", Search],
+};
+
+export const Collection = ({ name, screen, asked, changed }) => {
+  const { data, problem, reload } = useAsked(inCollection(name));
+  const refresh = () => {
+    reload();
+    changed();
+  };
+  if (problem && !data) {
+    return html`<${ProblemNote} problem=${problem}><p><a href="#/">All collections</a></p><//>`;
+  }
+  if (!data) return html`<${Loading} what=${`Opening ${name}`} />`;
+  const [title, Screen] = SCREENS[screen] || SCREENS.images;
+  const { normal, anomalous, unlabelled, example } = data.roles;
+  const others = [[anomalous, "anomalous"], [unlabelled, "unlabelled"], [example, "in classes"]].filter(([some]) => some);
+  return html`<div class="collection-head">
+      <h1>${name}</h1>
+      <p class="quiet">${plural(normal, "normal image")}${others.map(([some, words]) => ` · ${count(some)} ${words}`)} · false-alarm rate ${percent(data.false_alarm_rate)}${data.description ? ` · ${data.description}` : ""}</p>
+      ${data.weights_label === "stand-in" && html`<p class="quiet warn-words">Weights: stand-in. Random ones, for trying things out; name real weights before judging photographs.</p>`}
+    </div>
+    <nav class="tabs" aria-label=${`Screens of ${name}`}>
+      ${Object.entries(SCREENS).map(([id, [words]]) => html`<a href=${screenOf(name, id)} aria-current=${id === screen ? "page" : undefined}>${words}</a>`)}
+    </nav>
+    <section aria-label=${title} class="screen">
+      ${!normal && screen !== "images" && html`<${Note}>There is no normal image yet, so nothing can be compared. <a href=${screenOf(name, "images")}>Add some under Images.</a><//>`}
+      <${Screen} key=${screen} collection=${data} name=${name} asked=${asked} changed=${refresh} />
+    </section>
+    ${asked.image && html`<${ImageDialog} key=${asked.image} collection=${data} id=${asked.image} onClose=${closeImage} changed=${refresh} />`}`;
+};

@@ -1,0 +1,60 @@
+// Every collection at a glance, and making one.
+import { ask, imagePath, inCollection } from "../api.js";
+import { useAction, useAsked } from "../asking.js";
+import { RateField, Text } from "../fields.js";
+import { count, percent, plural } from "../format.js";
+import { Loading, ProblemNote } from "../notices.js";
+import { Picture } from "../pictures.js";
+import { go, screenOf } from "../route.js";
+import { html, useState } from "../view.js";
+
+const SHOWN = 8;
+
+const Card = ({ collection }) => {
+  const { name, roles } = collection;
+  const { data } = useAsked(inCollection(name, `/images?limit=${SHOWN}`));
+  const others = [[roles.anomalous, "anomalous"], [roles.unlabelled, "unlabelled"], [roles.example, "in classes"]].filter(([some]) => some);
+  return html`<li class="card">
+    <a href=${screenOf(name, "images")} class="card-link">
+      <div class="mosaic" aria-hidden="true">${(data?.images || []).map((one) => html`<${Picture} path=${imagePath(name, one.id)} alt="" loading="lazy" />`)}</div>
+      <h2>${name}</h2>
+    </a>
+    <p>${plural(roles.normal, "normal image")}${others.map(([some, words]) => html` · ${count(some)} ${words}`)}</p>
+    <p class="quiet">${collection.description || `False-alarm rate ${percent(collection.false_alarm_rate)}`}</p>
+    <p class="card-ways"><a href=${screenOf(name, "score")}>Score images</a> <a href=${screenOf(name, "search")}>Search</a></p>
+  </li>`;
+};
+
+const NewCollection = ({ changed }) => {
+  const [name, setName] = useState("");
+  const [rate, setRate] = useState(0.01);
+  const [make, isMaking, problem] = useAction(async (event) => {
+    event.preventDefault();
+    await ask(inCollection(name.trim()), { method: "PUT", json: { false_alarm_rate: rate } });
+    changed();
+    go(screenOf(name.trim(), "images"));
+  });
+  return html`<form class="panel" onSubmit=${make}>
+    <h2>New collection</h2>
+    <p class="quiet">A named set of images. Fill it with normal ones; whatever comes later is compared with them.</p>
+    <div class="row bottom">
+      <${Text} label="Name" value=${name} setValue=${setName} required maxlength="128" placeholder="line-3" />
+      <${RateField} rate=${rate} setRate=${setRate} />
+      <button class="primary" disabled=${isMaking}>Make it</button>
+    </div>
+    <${ProblemNote} problem=${problem} />
+  </form>`;
+};
+
+const FirstSteps = () => html`<div class="empty">
+  <h2>Nothing here yet</h2>
+  <p>Make a collection below and drop normal images into it. To look around first, run in another terminal:</p>
+  <pre tabindex="0"><code>oddity demo --server ${location.origin}</code></pre>
+</div>`;
+
+export const Collections = ({ collections, problem, changed }) => html`<h1>Collections</h1>
+  <${ProblemNote} problem=${problem} title="The collections cannot be shown." />
+  ${!collections && !problem && html`<${Loading} />`}
+  ${collections?.length === 0 && html`<${FirstSteps} />`}
+  ${collections?.length > 0 && html`<ul class="cards">${collections.map((one) => html`<${Card} key=${one.name} collection=${one} />`)}</ul>`}
+  <${NewCollection} changed=${changed} />`;

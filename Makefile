@@ -12,12 +12,13 @@ TORCH_INDEX ?=
 WORKERS ?= 2
 PIP_EXTRA := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX),)
 
-.PHONY: help serve test test-slow check format bench clean
+.PHONY: help serve test test-slow test-browser check format bench clean
 
 help:
 	@echo "make serve   environment, migrations, server on http://$(HOST):$(PORT) (PORT=, DATA=)"
 	@echo "make test    environment and the quick test suite"
 	@echo "make test-slow   the long tests (more kill moments, larger pools)"
+	@echo "make test-browser   the page in a real browser (needs /usr/bin/chromium); screenshots in .artefacts/page"
 	@echo "make check   formatting, linting, types, rules"
 	@echo "make bench   benchmarks that need no outside data; results in .bench/"
 
@@ -39,6 +40,9 @@ test: $(VENV)/.dev
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
+
+test-browser: $(VENV)/.dev
+	$(BIN)/python -m pytest -m browser tests/browser
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -9,7 +9,6 @@ from functools import partial
 from importlib.metadata import version
 
 from fastapi import Depends, FastAPI
-from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from app import errors
@@ -44,6 +43,8 @@ from app.monitoring.instruments import Instruments
 from app.monitoring.readings import Readings
 from app.monitoring.tracing import open_tracing
 from app.observe import Observing, RequestLog
+from app.overview.endpoints import router as overview_router
+from app.page import PageFiles
 from app.page import router as page_router
 from app.remote_storage import open_files
 from app.scorers.endpoints import router as scorers_router
@@ -65,6 +66,7 @@ ROUTERS = (
     importing_router,
     images_router,
     scoring_router,
+    overview_router,
     groups_router,
     search_router,
     classes_router,
@@ -217,7 +219,7 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
         BodyLimit, limit_bytes=settings.body_limit_bytes, budget_bytes=settings.bodies_limit_bytes, apart=UPLOADS
     )
     app.add_middleware(LeaveWhenGone)
-    app.mount("/static", StaticFiles(packages=[("app", "static")]), name="static")
+    app.mount("/static", PageFiles(packages=[("app", "static")]), name="static")
     for router in ROUTERS:
         app.include_router(router)
     return app

@@ -5,6 +5,9 @@ from importlib.resources import files
 
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.responses import Response
+from starlette.types import Scope
 
 router = APIRouter(include_in_schema=False)
 _POLICY = (
@@ -15,6 +18,17 @@ _POLICY = (
 PAGE_POLICY = _POLICY.format(style="", images=" blob:", forms="'none'")
 # Swagger UI sets style attributes and shows images that it carries as data URLs.
 DOCS_POLICY = _POLICY.format(style=" 'unsafe-inline'", images="", forms="'self'")
+
+
+class PageFiles(StaticFiles):
+    """What the pages load. Browsers ask each time whether it is still the same: no page is half an older version."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """The file, or that it has not changed."""
+        response = await super().get_response(path, scope)
+        response.headers["Cache-Control"] = "no-cache"
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
 
 
 @router.get("/", response_class=HTMLResponse)

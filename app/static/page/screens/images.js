@@ -93,7 +93,7 @@ export const Images = ({ collection, name, changed }) => {
     ${images?.length > 0 &&
     html`<ul class="grid">${images.map(
       (image) => html`<li key=${image.id}><${Thumb} collection=${name} image=${image} mark=${MARKS[image.role]} note=${image.role === "normal" ? "" : image.label || image.role}>
-        <input type="checkbox" class="pick" checked=${selection.has(image.id)} onChange=${() => selection.toggle(image)} aria-label=${`Choose ${nameOf(image)}`} />
+        <label class="pick"><input type="checkbox" checked=${selection.has(image.id)} onChange=${() => selection.toggle(image)} aria-label=${`Choose ${nameOf(image)}`} /></label>
       <//></li>`,
     )}</ul>`}
     ${next && html`<button type="button" disabled=${isLoading} onClick=${() => load(next)}>Show more</button>`}

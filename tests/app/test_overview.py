@@ -1,0 +1,98 @@
+"""Stored images at a glance: the scores are those that scoring answers, the choice is bounded, changes show at once."""
+
+import pytest
+from starlette.testclient import TestClient
+
+from tests.conftest import png
+from tests.contract.problem_shape import problem_of
+
+
+def fill(client: TestClient, name: str, **roles: int) -> None:
+    assert client.put(f"/v1/collections/{name}", json={"false_alarm_rate": 0.1}).status_code == 201
+    number = 0
+    for role, count in roles.items():
+        images = [("files", (f"{role}-{one}.png", png(number + one), "image/png")) for one in range(count)]
+        number += count
+        assert client.post(f"/v1/collections/{name}/images", files=images, data={"role": role}).status_code == 201
+
+
+@pytest.fixture(scope="module")
+def filled(shared: TestClient) -> str:
+    fill(shared, "glance", normal=14, unlabelled=5, anomalous=2)
+    return "/v1/collections/glance"
+
+
+def test_scores_are_those_that_scoring_answers(shared: TestClient, filled: str) -> None:
+    told = shared.get(f"{filled}/scores").json()
+    assert len(told["images"]) == 21 == told["stored"]
+    scores = [one["score"] for one in told["images"]]
+    assert scores == sorted(scores, reverse=True)
+    asked = shared.post(
+        f"{filled}/anomaly", json={"ids": [one["id"] for one in told["images"]], "neighbours": 0}
+    ).json()
+    for one, other in zip(told["images"], asked["results"], strict=True):
+        assert one["id"] == other["id"] and one["anomalous"] == other["anomalous"]
+        assert (one["score"], one["p_value"]) == pytest.approx((other["score"], other["p_value"]), rel=1e-6)
+    calibration = dict(told["calibration"])
+    border = calibration.pop("scores")
+    assert calibration == asked["calibration"]
+    assert border == sorted(border) and len(border) == calibration["n"] == 14
+
+
+def test_another_rate_moves_the_border(shared: TestClient, filled: str) -> None:
+    told = shared.get(f"{filled}/scores?false_alarm_rate=0.3").json()
+    border = told["calibration"]["scores"]
+    assert told["calibration"]["threshold"] == border[-4] and told["calibration"]["false_alarm_rate"] == 4 / 15
+    assert [one["anomalous"] for one in told["images"]] == [one["score"] > border[-4] for one in told["images"]]
+
+
+def test_a_role_is_asked_for(shared: TestClient, filled: str) -> None:
+    for role, count in (("unlabelled", 5), ("anomalous", 2), ("normal", 14), ("example", 0)):
+        images = shared.get(f"{filled}/scores?role={role}").json()["images"]
+        assert len(images) == count and all(one["role"] == role for one in images)
+
+
+def test_the_choice_is_bounded_and_fair(shared: TestClient, filled: str) -> None:
+    roles = [one["role"] for one in shared.get(f"{filled}/scores?limit=6").json()["images"]]
+    assert roles.count("normal") == 3 and len(roles) == 6
+    newest = shared.get(f"{filled}/scores?limit=2").json()["images"]
+    assert "anomalous" in {one["role"] for one in newest}  # they came last
+    everything = [one["role"] for one in shared.get(f"{filled}/scores?limit=18").json()["images"]]
+    assert everything.count("normal") == 11 and len(everything) == 18
+
+
+@pytest.mark.parametrize("layout", ["principal", "neighbours"])
+def test_a_map_has_a_place_for_each_image(shared: TestClient, filled: str, layout: str) -> None:
+    told = shared.get(f"{filled}/map?layout={layout}").json()
+    assert told["layout"] == layout and len(told["images"]) == 21
+    for axis in "xy":
+        assert all(-1.00001 <= one[axis] <= 1.00001 for one in told["images"])
+    scores = {one["id"]: one["score"] for one in shared.get(f"{filled}/scores").json()["images"]}
+    assert {one["id"]: one["score"] for one in told["images"]} == scores
+    assert shared.get(f"{filled}/map?layout={layout}").json() == told
+
+
+def test_a_change_shows_at_once(shared: TestClient) -> None:
+    fill(shared, "changing", normal=12, unlabelled=2)
+    c = "/v1/collections/changing"
+    before = shared.get(f"{c}/map").json()["images"]
+    image = next(one for one in shared.get(f"{c}/scores").json()["images"] if one["role"] == "unlabelled")
+    assert shared.delete(f"{c}/images/{image['id']}").status_code == 204
+    for path in ("map", "scores"):
+        left = shared.get(f"{c}/{path}").json()["images"]
+        assert {one["id"] for one in left} == {one["id"] for one in before} - {image["id"]}
+    assert len(shared.get(f"{c}/map?limit=5").json()["images"]) == 5
+
+
+def test_what_cannot_be_compared_says_so(shared: TestClient) -> None:
+    fill(shared, "lonely", unlabelled=2)
+    problem_of(shared.get("/v1/collections/lonely/scores"), 409, "bank_too_small")
+    problem_of(shared.get("/v1/collections/lonely/map"), 409, "bank_too_small")
+    fill(shared, "one", normal=1)
+    told = shared.get("/v1/collections/one/scores").json()
+    assert told["images"] == [] and told["calibration"]["n"] == 0
+    assert shared.get("/v1/collections/one/map").json()["images"] == []
+    assert shared.put("/v1/collections/empty").status_code == 201
+    assert shared.get("/v1/collections/empty/map").json()["images"] == []
+    problem_of(shared.get("/v1/collections/none/map"), 404, "collection_unknown")
+    problem_of(shared.get("/v1/collections/lonely/map?limit=2001"), 422, "invalid")

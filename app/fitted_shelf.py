@@ -40,6 +40,8 @@ class LoadedFit:
     sequence: int
     embedding_id: int
     fingerprint: str
+    answers: int | None
+    """Comparisons that stood when it was fitted; None where that was not kept."""
     members: NDArray[np.int64]
     """Keys of the bank at that time, ascending: these images took part."""
     asked: StagesAsked
@@ -161,6 +163,7 @@ def _load(session: Session, fit_id: int) -> LoadedFit:
         sequence=row.sequence,
         embedding_id=row.embedding_id,
         fingerprint=row.fingerprint,
+        answers=row.answers,
         members=np.frombuffer(row.member_pks, "<i8"),
         asked=StagesAsked(),
         memory_bytes=row.state_bytes,

@@ -12,7 +12,7 @@ Letters used in docstrings: B images, C channels, H W pixels, h w map cells, D v
 images, K classes.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, runtime_checkable
@@ -54,6 +54,7 @@ class Give(StrEnum):
     EMBEDDING = "embedding"
     CLEANED_BANK = "cleaned_bank"
     EXPLANATION = "explanation"
+    NEXT_PAIR = "next_pair"
 
 
 def _one_line(text: str) -> str:
@@ -353,6 +354,16 @@ class Explanation:
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """Two images of which somebody is to say which is more anomalous; by their ids."""
+
+    left: int
+    right: int
+    disagreement: float
+    """How much the answer would tell, at least 0; larger = more."""
+
+
+@dataclass(frozen=True, slots=True)
 class FittedState:
     """Everything a fitted scorer is, as arrays and plain values: no code, no pickle."""
 
@@ -455,6 +466,18 @@ class Explainer(Protocol):
 
     def explain(self, inputs: Inputs) -> Explanation:
         """Reasons for the scores of these images."""
+        ...
+
+
+@runtime_checkable
+class PairAsker(Protocol):
+    """`next_pair`: a fitted scorer that learns from comparisons and knows which answers would tell it most."""
+
+    def next_pairs(self, candidates: Inputs, asked: Collection[tuple[int, int]], most: int) -> Sequence[Question]:
+        """At most so many pairs of these images, most telling first, no image in two of them.
+
+        Pairs in `asked` are left out, whichever of the two comes first.
+        """
         ...
 
 

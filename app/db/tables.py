@@ -101,6 +101,7 @@ class ImageRow(Base):
     sha256: Mapped[str] = mapped_column(String(64))
     pixel_sha256: Mapped[str] = mapped_column(String(64))
     role: Mapped[str] = mapped_column(String(16))
+    role_before: Mapped[str | None] = mapped_column(String(16), default=None)  # of an `example`: what it was until then
     label: Mapped[str | None] = mapped_column(String(128), default=None)
     group: Mapped[str | None] = mapped_column("group_name", String(128), default=None)
     details: Mapped[dict[str, Any]] = mapped_column("metadata", JSON)
@@ -170,7 +171,7 @@ class GroupMemberRow(Base):
 
 
 class FeedbackRow(Base):
-    """What a person said about an image, with what it changed, so that it can be undone."""
+    """What a person said about an image or two, with what it changed, so that it can be undone."""
 
     __tablename__ = "feedback"
 
@@ -181,6 +182,12 @@ class FeedbackRow(Base):
     sha256: Mapped[str] = mapped_column(String(64))  # the bytes that were meant
     role_before: Mapped[str | None] = mapped_column(String(16))  # null: the feedback brought the image
     role_after: Mapped[str] = mapped_column(String(16))
+    # A comparison: `image_id` is the left one, this the right one.
+    other_image_id: Mapped[str | None] = mapped_column(String(256), default=None)
+    other_sha256: Mapped[str | None] = mapped_column(String(64), default=None)
+    answer: Mapped[str | None] = mapped_column(String(16), default=None)  # left, right, same, cannot_say
+    value: Mapped[float | None] = mapped_column(default=None)  # a rating
+    rater: Mapped[str | None] = mapped_column(String(128), default=None)
     note: Mapped[str | None] = mapped_column(Text, default=None)
     created_at: Mapped[datetime] = mapped_column(DateTime)
     undone_at: Mapped[datetime | None] = mapped_column(DateTime, default=None)
@@ -278,6 +285,8 @@ class FitRow(Base):
     state_sha256: Mapped[str] = mapped_column(String(64))
     state_bytes: Mapped[int] = mapped_column(BigInteger)
     fitted_images: Mapped[int] = mapped_column(Integer)
+    answers: Mapped[int | None] = mapped_column(Integer, default=None)  # comparisons that stood then
+    runtime: Mapped[dict[str, Any] | None] = mapped_column(JSON, default=None)  # engine, precision… it was made under
     calibration: Mapped[bytes] = mapped_column(LargeBinary)  # (n,) float32: scores of images held out
     member_pks: Mapped[bytes] = mapped_column(LargeBinary)  # (N,) int64, ascending: the whole bank, held out or not
     member_marks: Mapped[bytes] = mapped_column(LargeBinary)  # (N,) uint64 of each image's bytes

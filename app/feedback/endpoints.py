@@ -1,4 +1,4 @@
-"""POST, GET, DELETE /v1/collections/{c}/feedback."""
+"""POST, GET, DELETE /v1/collections/{c}/feedback, and GET /v1/collections/{c}/feedback/next-pair."""
 
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -8,8 +8,8 @@ from fastapi.responses import JSONResponse
 
 from app.bodies import parse, read_body
 from app.dependencies import CoreDependency, SlotsDependency
-from app.feedback import service
-from app.feedback.schemas import FeedbackId, FeedbackParameters
+from app.feedback import asking, service
+from app.feedback.schemas import QUESTIONS_MAX, FeedbackId, FeedbackParameters
 from app.idempotency import Request as KeyedRequest
 from app.names import CollectionName
 
@@ -18,8 +18,17 @@ IdempotencyKey = Annotated[
     str | None, Header(min_length=1, max_length=255, description="A repeat under the same key gets the first answer.")
 ]
 _FIELDS = {
-    "kind": {"type": "string", "enum": ["false_alarm", "missed", "confirmed"]},
+    "kind": {"type": "string", "enum": ["false_alarm", "missed", "confirmed", "pair", "rating"]},
     "id": {"type": "string", "description": "A stored image; with a file: the id to store it under."},
+    "left": {"type": "string", "description": "pair: one stored image."},
+    "right": {"type": "string", "description": "pair: the other stored image."},
+    "answer": {
+        "type": "string",
+        "enum": ["left", "right", "same", "cannot_say"],
+        "description": "pair: which of the two is more anomalous.",
+    },
+    "value": {"type": "number", "description": "rating: how anomalous `id` is; larger is more, on any scale."},
+    "rater": {"type": "string", "description": "Who says so; a rating needs it."},
     "note": {"type": "string", "description": "Free text for people."},
 }
 _FILE = {"files": {"type": "string", "format": "binary", "description": "One image, when it is not stored yet."}}
@@ -28,8 +37,12 @@ BODY = {
         "required": True,
         "content": {
             "application/json": {
-                "schema": {"type": "object", "required": ["kind", "id"], "properties": _FIELDS},
-                "example": {"kind": "missed", "id": "part-17", "note": "scratch at the rim"},
+                "schema": {"type": "object", "required": ["kind"], "properties": _FIELDS},
+                "examples": {
+                    "verdict": {"value": {"kind": "missed", "id": "part-17", "note": "scratch at the rim"}},
+                    "pair": {"value": {"kind": "pair", "left": "part-17", "right": "part-4", "answer": "left"}},
+                    "rating": {"value": {"kind": "rating", "id": "part-17", "value": 4, "rater": "anna"}},
+                },
             },
             "multipart/form-data": {
                 "schema": {"type": "object", "required": ["kind", "files"], "properties": {**_FILE, **_FIELDS}}
@@ -52,7 +65,11 @@ async def give_feedback(
     slots: SlotsDependency,
     idempotency_key: IdempotencyKey = None,
 ) -> JSONResponse:
-    """Say that an alarm was false, a defect was missed or an alarm was right; the next score knows it."""
+    """Say that an alarm was false, a defect was missed or an alarm was right; the next score knows it.
+
+    Or say which of two stored images is more anomalous (`pair`), or how anomalous one is (`rating`): scorers that need
+    `pairs` or `ratings` learn from that when they are fitted next.
+    """
     body = await read_body(request, core.settings)
     parameters = parse(FeedbackParameters, body.parameters)
     keyed = KeyedRequest(f"POST {request.url.path}", idempotency_key, body.digest()) if idempotency_key else None
@@ -74,6 +91,26 @@ async def list_feedback(
     """Feedback on a collection, newest first, undone ones too."""
     feedback, following = await slots.run(service.list_feedback, core, c, cursor, limit)
     return {"feedback": feedback, "next": following}
+
+
+@router.get(
+    "/v1/collections/{c}/feedback/next-pair",
+    responses={409: {"description": "Fewer than two images, or the scorer named is not fitted."}},
+)
+async def next_pair(
+    c: CollectionName,
+    core: CoreDependency,
+    slots: SlotsDependency,
+    scorer: Annotated[
+        str | None, Query(max_length=128, description="The fitted scorer that chooses; unset: the newest that can.")
+    ] = None,
+    rater: Annotated[
+        str | None, Query(max_length=128, description="Who will answer; people who ask at once get other pairs.")
+    ] = None,
+    n: Annotated[int, Query(ge=1, le=QUESTIONS_MAX, description="How many pairs, at most.")] = 1,
+) -> dict[str, Any]:
+    """Which two images to compare next: the pair whose answer would tell the scorer most, looked for among 512."""
+    return await slots.run(asking.next_pairs, core, c, scorer, rater, n)
 
 
 @router.get("/v1/collections/{c}/feedback/{id}")

@@ -2,20 +2,20 @@
 
 import hashlib
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from app.bodies import Upload
-from app.clock import shown
 from app.collections.repository import next_sequence
 from app.compressed import scorer_of
 from app.core import Core
 from app.db.tables import FeedbackRow, ImageRow
 from app.errors import Conflict, Invalid, NotFound, ServiceError
 from app.feedback import repository
+from app.feedback.comparing import keep_answer, undo_answer
 from app.feedback.schemas import FeedbackParameters
+from app.feedback.showing import show
 from app.idempotency import Answer, Request
 from app.images.repository import by_ids, change_roles, remove
 from app.images.schemas import AddParameters
@@ -43,8 +43,10 @@ def give_feedback(
     """What the feedback changed, and whether it was given before under the same Idempotency-Key.
 
     A file is stored first, as an image of no role; the feedback and the role are then one transaction. Raises
-    NotFound when there is no such image, and what storing a file raises.
+    NotFound when there is no such image, and what storing a file raises. A comparison or a rating changes no role.
     """
+    if parameters.kind in repository.ROLELESS:
+        return keep_answer(core, name, uploads, parameters, request)
     if len(uploads) > 1 or (not uploads and parameters.id is None):
         raise Invalid("Feedback is about one image: give the `id` of a stored one, or send one file.", "one_image")
     with core.idempotency.once(request) as answered:
@@ -103,6 +105,10 @@ def undo_feedback(core: Core, name: str, feedback_id: str) -> dict[str, Any]:
     Undoing twice changes nothing more. Raises NotFound; Conflict, saying which, when a later change stands in the way.
     """
     state = core.shelf.get(name)
+    with core.database.read() as session:
+        is_roleless = _require(session, state, feedback_id).kind in repository.ROLELESS
+    if is_roleless:
+        return undo_answer(core, state, feedback_id)
     with core.database.write() as session:
         now = core.clock()
         sequence = next_sequence(session, state.id, now)
@@ -117,24 +123,6 @@ def undo_feedback(core: Core, name: str, feedback_id: str) -> dict[str, Any]:
         answer = {**show(row), "sequence": sequence}
     core.shelf.follow(state)
     return _with_calibration(core, name, answer)
-
-
-def show(row: FeedbackRow) -> dict[str, Any]:
-    """A feedback as answers show it."""
-    return {
-        "id": row.id,
-        "kind": row.kind,
-        "image": row.image_id,
-        "sha256": row.sha256,
-        "changed": {"stored": row.role_before is None, "role": {"before": row.role_before, "after": row.role_after}},
-        "note": row.note,
-        "created_at": shown(row.created_at),
-        "undone_at": _shown(row.undone_at),
-    }
-
-
-def _shown(moment: datetime | None) -> str | None:
-    return None if moment is None else shown(moment)
 
 
 def _stored(core: Core, name: str, upload: Upload, image_id: str | None) -> tuple[str, bool]:

@@ -88,6 +88,7 @@ def _activate(
             state_sha256=fitted.sha256,
             state_bytes=len(fitted.state),
             fitted_images=int(split.fit.size),
+            answers=material.answers,
             calibration=fitted.calibration.astype("<f4").tobytes(),
             member_pks=pks.astype("<i8").tobytes(),
             member_marks=marks.astype("<u8").tobytes(),

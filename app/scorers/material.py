@@ -18,9 +18,10 @@ from app.entry_columns import image_key
 from app.errors import Conflict
 from app.scorers import repository
 from app.scorers.annotations import Annotations, annotations_of
+from app.scorers.answers import pairs_of, with_ratings
 from app.scorers.row_cache import RowCache, array_on_disk
 from models.backbones.embedder import PreparedImage
-from models.contract import Inputs, Reference
+from models.contract import Inputs, Pair, Reference
 from models.fitting import calibration_rows, held_out
 from models.inputs import BATCH_IMAGES, Batches, EmbedderBackbone, LazyInputs, LazyMaps, StagesAsked
 
@@ -39,6 +40,8 @@ class Material:
     annotations: list[Annotations]
     vectors: NDArray[np.float32]
     sets: dict[str, list[int]]
+    pairs: list[Pair]
+    answers: int
 
     @property
     def pks(self) -> Rows:
@@ -74,15 +77,19 @@ def read_material(core: Core, name: str, folder: Path, check: Callable[[], None]
                 found[place_of[pk]] = True
         if not found.all():
             raise Conflict(f"The embedding of `{name}` is being changed; fit when that is done.", "embedding_changed")
+        annotations = [annotations_of(one, embedding.specification["fit"]) for one in images]
+        given = repository.answers(session, row.id)
         return Material(
             sequence=row.sequence,
             embedding_id=embedding.id,
             fingerprint=embedding.fingerprint,
             specification=embedding.specification,
             images=images,
-            annotations=[annotations_of(one, embedding.specification["fit"]) for one in images],
+            annotations=with_ratings(annotations, images, given),
             vectors=vectors,
             sets=repository.sets(session, row.id),
+            pairs=pairs_of(images, given),
+            answers=sum(one.kind == "pair" for one in given),
         )
 
 
@@ -186,6 +193,9 @@ def reference_of(material: Material, split: Split, reader: Reader) -> Reference:
     for row in sorted(split.fit.tolist(), key=lambda one: material.annotations[one].position or 0.0):
         if (stream := material.annotations[row].stream) is not None:
             streams.setdefault(stream, []).append(row)
+    kept_pks = set(material.pks.tolist()) - set(material.pks[split.aside].tolist())
+    pairs = [one for one in material.pairs if one.left in kept_pks and one.right in kept_pks]
+    compared = sorted({place_of[pk] for one in pairs for pk in (one.left, one.right)})
     examples = material.rows_of("example")
     everything = range(len(material.images))
     return Reference(
@@ -199,6 +209,8 @@ def reference_of(material: Material, split: Split, reader: Reader) -> Reference:
         streams=_read(reader, streams),
         boxed=reader.batches(kept([row for row in everything if material.annotations[row].boxes is not None])),
         rated=reader.batches(kept([row for row in everything if material.annotations[row].ratings])),
+        pairs=pairs,
+        compared=reader.batches(compared),
     )
 
 

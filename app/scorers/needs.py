@@ -17,8 +17,8 @@ HOW = {
     Need.GROUPS: "registered sets (PUT /groups/{g}) or normal images with a `group`",
     Need.SEQUENCE: "normal images with `stream` and `position` in their metadata",
     Need.BOXES: "images with `boxes` in their metadata",
-    Need.RATINGS: "images with `ratings` in their metadata",
-    Need.PAIRS: "answers to which of two images is more anomalous, which this version does not take yet",
+    Need.RATINGS: "images with `ratings` in their metadata, or ratings of them (POST /feedback)",
+    Need.PAIRS: "answers to which of two images is more anomalous (POST /feedback)",
 }
 _OF_BANK = frozenset((Need.VECTORS, Need.MAPS, Need.PIXELS))
 
@@ -47,6 +47,8 @@ def held(session: Session, collection_id: int, card: MethodCard) -> frozenset[Ne
             for need, name in ((Need.SEQUENCE, "stream"), (Need.BOXES, "boxes"), (Need.RATINGS, "ratings"))
             if name in given
         }
+    kinds = repository.answer_kinds(session, collection_id)
+    found |= {need for need, kind in ((Need.PAIRS, "pair"), (Need.RATINGS, "rating")) if kinds.get(kind)}
     return frozenset(found)
 
 
@@ -61,6 +63,7 @@ def held_by(material: Material) -> frozenset[Need]:
         Need.SEQUENCE: any(notes[row].stream is not None for row in normal),
         Need.BOXES: any(one.boxes is not None for one in notes),
         Need.RATINGS: any(one.ratings for one in notes),
+        Need.PAIRS: bool(material.pairs),
         **dict.fromkeys(_OF_BANK, normal.size > 0),
     }
     return frozenset(need for need, is_there in there.items() if is_there)

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.db.tables import (
     EmbeddingRow,
+    FeedbackRow,
     FitPartRow,
     FitRow,
     GroupMemberRow,
@@ -139,6 +140,26 @@ def sets(session: Session, collection_id: int) -> dict[str, list[int]]:
     for name, pk in session.execute(statement):
         found.setdefault(name, []).append(pk)
     return found
+
+
+def answers(session: Session, collection_id: int) -> Sequence[FeedbackRow]:
+    """Comparisons and ratings that stand, oldest first."""
+    statement = select(FeedbackRow).where(
+        FeedbackRow.collection_id == collection_id,
+        FeedbackRow.kind.in_(("pair", "rating")),
+        FeedbackRow.undone_at.is_(None),
+    )
+    return session.scalars(statement.order_by(FeedbackRow.id)).all()
+
+
+def answer_kinds(session: Session, collection_id: int) -> dict[str, int]:
+    """How many comparisons and ratings stand, by kind."""
+    statement = (
+        select(FeedbackRow.kind, func.count().label("n"))
+        .where(FeedbackRow.collection_id == collection_id, FeedbackRow.undone_at.is_(None))
+        .group_by(FeedbackRow.kind)
+    )
+    return {one.kind: one.n for one in session.execute(statement)}
 
 
 def embedding(session: Session, embedding_id: int) -> EmbeddingRow:

@@ -19,7 +19,7 @@ from app.scorers.fitting import run_fit
 from app.scorers.needs import check_needs, held
 from app.scorers.schemas import FitParameters
 from models.catalog import installed
-from models.contract import Give
+from models.contract import Give, Need
 from models.errors import MethodUnknown
 from models.judging import VERDICT_MIN
 
@@ -177,8 +177,16 @@ def _shown_fit(session: Session, collection: CollectionRow, fit: FitRow) -> dict
         "stale": {
             "added": added,
             "removed": removed,
+            **_answers(session, collection.id, fit),
             "revisions": collection.sequence - fit.sequence,
             "embedding": fit.embedding_id != collection.embedding_id,
         },
         "fitted_at": shown(fit.created_at),
     }
+
+
+def _answers(session: Session, collection_id: int, fit: FitRow) -> dict[str, int]:
+    """Of a method that learns from comparisons: how many more, or fewer, stand now."""
+    if fit.answers is None or fit.method not in installed() or Need.PAIRS not in installed()[fit.method].needs.required:
+        return {}
+    return {"answers": repository.answer_kinds(session, collection_id).get("pair", 0) - fit.answers}

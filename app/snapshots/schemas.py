@@ -115,6 +115,11 @@ class FeedbackFacts(_Part):
     sha256: Sha256
     role_before: Role | None
     role_after: Role
+    other_image_id: ImageId | None = None
+    other_sha256: Sha256 | None = None
+    answer: Annotated[str | None, Field(max_length=16)] = None
+    value: Annotated[float | None, Field(allow_inf_nan=False)] = None
+    rater: Annotated[str | None, Field(max_length=128)] = None
     note: str | None
     created_at: Moment
     undone_at: Moment | None

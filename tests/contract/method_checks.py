@@ -17,6 +17,7 @@ from models.contract import (
     Give,
     GroupScorer,
     Inputs,
+    PairAsker,
     Scores,
 )
 from models.errors import InputError, ParameterInvalid, StateError
@@ -250,6 +251,7 @@ OFFERS = {
     Give.EMBEDDING: EmbeddingGiver,
     Give.CLEANED_BANK: BankCleaner,
     Give.EXPLANATION: Explainer,
+    Give.NEXT_PAIR: PairAsker,
 }
 
 

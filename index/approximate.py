@@ -71,8 +71,8 @@ class Structure(Protocol):
         """What a search takes, in any unit."""
         ...
 
-    def export(self) -> NDArray[np.uint8]:
-        """The bytes from which it can be made again; a copy."""
+    def export(self) -> dict[str, NDArray[Any]]:
+        """The arrays from which it can be made again; copies."""
         ...
 
     @property
@@ -191,7 +191,7 @@ class Listed:
 
     def export(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """See `Accelerator.export`; the structure is copied."""
-        arrays = {"entries": self._entries.values, "structure": self._candidates.export()}
+        arrays = {"entries": self._entries.values, **self._candidates.export()}
         facts = {
             "effort": asdict(self._effort),
             "recall": asdict(self.recall),

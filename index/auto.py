@@ -236,9 +236,9 @@ class AutoIndex(FlatIndex):
         if name == "scan":
             return Codes.restore(self, arrays, facts)
         if name == "hnsw":
-            return Listed.restore(Graph.restore(arrays["structure"].view()), arrays, facts)
+            return Listed.restore(Graph.restore(arrays), arrays, facts)
         if name == "ivf":
-            return Listed.restore(Lists.restore(arrays["structure"].view(), self.width), arrays, facts)
+            return Listed.restore(Lists.restore(arrays, self.width), arrays, facts)
         raise SnapshotDamaged(f"`structure` must be a known one; got {name!r}.")
 
     def _wanted(self, memory_bytes: int | None, refused: Collection[StructureName]) -> StructureName:

@@ -1,6 +1,7 @@
-"""A graph of near neighbours over 8-bit rows, by FAISS."""
+"""A graph of near neighbours over rows at a byte a dimension, by FAISS."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import faiss
 import numpy as np
@@ -10,30 +11,42 @@ from index.accelerator import Progress
 from index.approximate import Effort
 from index.faiss_bytes import deserialised, serialised
 from index.faiss_scan import prepare
+from index.huge_pages import advise_huge_pages
+from index.snapshot import StoredArray
 from index.structures import StructureName
 from index.threads import threads as threads_set
 
 LINKS = 16  # twice as many on the lowest level
 BUILD_BREADTH = 120
 BREADTHS = (24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-TRAINING_ROWS = 50_000
+LISTED = (24, 48, 96)  # twenty-four outweigh what eight bits confuse on most data
+MEASURED_COST = 0.6  # of a listed row, in candidates looked at: about 1.3 us against 2 us at width 512 (AVX2)
+SAMPLE_ROWS = 5000
+
+# The bytes span so many times the deviation from the centre that all but one number in ten thousand keep to. Rows are
+# rarely cut off at the ends; the room beyond is for queries, which may be stranger than any row.
+SPAN = 1.5
+KEPT_SHARE = 0.9999
 
 
 def trained_graph(
     rows: NDArray[np.float32],
     order: NDArray[np.int64],
     seed: int,
-    threads: int,
-    progress: Progress,  # noqa: ARG001 - training takes a moment
+    threads: int,  # noqa: ARG001 - training takes a moment
+    progress: Progress,  # noqa: ARG001
 ) -> "Graph":
     """A graph without nodes. See `index.approximate.Trained`."""
     random = np.random.default_rng(seed)
-    sample = np.sort(random.permutation(len(order))[:TRAINING_ROWS])
-    return Graph.trained(rows[order[sample]], threads)
+    sample = np.sort(random.permutation(len(order))[:SAMPLE_ROWS])
+    return Graph.trained(rows[order[sample]])
 
 
 class Graph:
-    """A hierarchical graph; its nodes are rows at one byte a dimension.
+    """A hierarchical graph; its nodes are rows at one byte a dimension, and so are queries while it is walked.
+
+    All dimensions share one unit, so that squared distances of bytes are those of the rows, in units. Bytes are
+    compared four times as fast as bytes are made numbers (21 and 89 ns a pair of width 512, one core with AVX2).
 
     Memory: D + 144 bytes a row.
 
@@ -43,28 +56,34 @@ class Graph:
 
     structure: StructureName = "hnsw"
 
-    def __init__(self, graph: faiss.IndexHNSWSQ) -> None:
+    def __init__(self, graph: faiss.IndexHNSWSQ, centre: NDArray[np.float32], unit: float) -> None:
         self._graph = graph
+        self._centre = centre
+        self._unit = np.float32(unit)
         self._width = graph.d
+        advise_huge_pages(faiss.downcast_index(graph.storage).codes)
 
     @classmethod
-    def trained(cls, sample: NDArray[np.float32], threads: int) -> "Graph":
-        """A graph without nodes whose codes fit the sample."""
+    def trained(cls, sample: NDArray[np.float32]) -> "Graph":
+        """A graph without nodes whose bytes fit the sample."""
         width = sample.shape[1]
-        graph = faiss.IndexHNSWSQ(width, faiss.ScalarQuantizer.QT_8bit, LINKS)  # type: ignore[arg-type]
+        graph = faiss.IndexHNSWSQ(width, faiss.ScalarQuantizer.QT_8bit_direct, LINKS)  # type: ignore[arg-type]
         graph.hnsw.efConstruction = BUILD_BREADTH
-        prepare(width, threads)
-        graph.train(sample)
-        return cls(graph)
+        centre = sample.mean(axis=0, dtype=np.float64).astype(np.float32)
+        deviations = np.abs(sample - centre).reshape(-1)
+        at = min(len(deviations) - 1, int(KEPT_SHARE * len(deviations)))
+        reach = float(np.partition(deviations, at)[at])
+        return cls(graph, centre, SPAN * reach / 127 or 1.0)
 
     @classmethod
-    def restore(cls, data: NDArray[np.uint8]) -> "Graph":
-        """The graph of which `export` gave the bytes."""
-        return cls(deserialised(data, faiss.IndexHNSWSQ))
+    def restore(cls, arrays: Mapping[str, StoredArray]) -> "Graph":
+        """The graph of which `export` gave the arrays."""
+        graph = deserialised(arrays["structure"].view(), faiss.IndexHNSWSQ)
+        return cls(graph, arrays["centre"].read(), float(arrays["unit"].read()))
 
-    def export(self) -> NDArray[np.uint8]:
-        """Its bytes."""
-        return serialised(self._graph)
+    def export(self) -> dict[str, NDArray[Any]]:
+        """Its arrays."""
+        return {"structure": serialised(self._graph), "centre": self._centre, "unit": np.asarray(self._unit)}
 
     @property
     def memory_bytes(self) -> int:
@@ -75,7 +94,7 @@ class Graph:
     def add(self, rows: NDArray[np.float32], threads: int | None) -> None:
         """Appends nodes."""
         prepare(self._width, threads)
-        self._graph.add(rows)
+        self._graph.add(self._coded(rows))
 
     def search(
         self, queries: NDArray[np.float32], effort: Effort, chosen: NDArray[np.uint8] | None
@@ -86,14 +105,22 @@ class Graph:
         asked = faiss.SearchParametersHNSW(  # type: ignore[attr-defined]
             efSearch=max(effort.breadth, effort.listed), sel=selector
         )
-        nodes: NDArray[np.int64] = self._graph.search(queries, effort.listed, params=asked)[1]
+        nodes: NDArray[np.int64] = self._graph.search(self._coded(queries), effort.listed, params=asked)[1]
         return nodes
 
     def efforts(self) -> Iterator[list[Effort]]:
-        """One for each breadth; twenty-four candidates outweigh what eight bits confuse."""
+        """Of each breadth, those that list no more than it."""
         for breadth in BREADTHS:
-            yield [Effort(breadth, 24)]
+            yield [Effort(breadth, listed) for listed in LISTED if listed <= breadth]
 
     def cost(self, effort: Effort) -> float:
         """Candidates looked at."""
-        return effort.breadth
+        return effort.breadth + MEASURED_COST * effort.listed
+
+    def _coded(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Whole numbers from 0 to 255, of which FAISS makes bytes."""
+        coded = rows - self._centre
+        coded /= self._unit
+        coded += np.float32(128.5)
+        np.floor(coded, out=coded)
+        return np.clip(coded, 0.0, 255.0, out=coded)

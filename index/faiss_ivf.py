@@ -1,7 +1,8 @@
 """Lists of rows around centres, at half a byte for four dimensions, by FAISS."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import faiss
 import numpy as np
@@ -11,6 +12,7 @@ from index.accelerator import Progress
 from index.approximate import Effort
 from index.faiss_bytes import deserialised, serialised
 from index.faiss_scan import prepare
+from index.snapshot import StoredArray
 from index.structures import StructureName
 from index.threads import threads as threads_set
 
@@ -81,13 +83,13 @@ class Lists:
         return cls(lists, given_width, centres)
 
     @classmethod
-    def restore(cls, data: NDArray[np.uint8], width: int) -> "Lists":
-        """The lists of which `export` gave the bytes."""
-        return cls(deserialised(data, faiss.IndexIVFPQFastScan), width)
+    def restore(cls, arrays: Mapping[str, StoredArray], width: int) -> "Lists":
+        """The lists of which `export` gave the arrays."""
+        return cls(deserialised(arrays["structure"].view(), faiss.IndexIVFPQFastScan), width)
 
-    def export(self) -> NDArray[np.uint8]:
-        """Their bytes."""
-        return serialised(self._lists)
+    def export(self) -> dict[str, NDArray[Any]]:
+        """Their arrays."""
+        return {"structure": serialised(self._lists)}
 
     @property
     def memory_bytes(self) -> int:

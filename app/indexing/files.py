@@ -18,7 +18,7 @@ from index import SnapshotDamaged, open_arrays, write_arrays
 from models.methods.dn2 import LiveDN2
 
 log = logging.getLogger("oddity.indexing")
-FORMAT = 2  # of what stands in a file; a file of another format is built anew
+FORMAT = 3  # of what stands in a file; a file of another format is built anew
 DAMAGED_SUFFIX = ".damaged"
 
 

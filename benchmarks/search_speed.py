@@ -41,6 +41,8 @@ SPREADS = (0.1, 0.01)  # of clusters: a tenth and a hundredth of the distance be
 BREADTHS = (12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768)
 PARTS = ("exact", "approximate", "filtered", "restart")
 STRUCTURES: tuple[StructureName, ...] = ("scan", "ivf", "hnsw")
+PEERS: dict[str, Callable[..., tuple[SearchWith, float]]] = {"hnswlib": hnswlib, "usearch": usearch}
+SYSTEMS = (*STRUCTURES, *PEERS)
 DRAWN_ROWS = 65_536  # at a time
 ALONE_REPETITIONS = 50  # at least: single queries take less than the clock of a busy machine can tell
 FILTERED_REPETITIONS = 15
@@ -59,11 +61,15 @@ def run(
     threads: int = 2,
     seed: int = 0,
     vectors: Path | None = None,
+    systems: Sequence[str] = SYSTEMS,
+    resume: bool = False,
 ) -> tuple[Path, Path]:
     """Paths of `search_speed.json` and `search_speed.md`, which are written anew after each row of the report.
 
     `exact_rows` are searched exactly, `rows` by structures, through filters and after a restart. `vectors`, a .npy
     file, takes the place of drawn rows in the latter; its last 256 are the queries, at most `rows` of it are stored.
+    `systems` are those that the part `approximate` compares. With `resume`, what the report in `out` already holds of
+    that part, measured on the same rows, is kept and not measured again.
 
     Memory: at a million rows of width 512, about 9 GB: the rows twice, our structures and one peer at a time.
     """
@@ -81,6 +87,7 @@ def run(
         "peers": {name: installed(name) for name in ("faiss-cpu", "hnswlib", "usearch")},
         "setting": setting(),
     }
+    found["data"] = "drawn" if vectors is None else vectors.stem
 
     def tell(part: str, row: dict[str, Any]) -> None:
         found.setdefault(part, []).append(row)
@@ -92,19 +99,25 @@ def run(
             _exact(tell, name, *_drawn(exact_rows, width, seed, spread), repetitions, threads)
     if set(parts) - {"exact"}:
         stored, queries = _embeddings(rows, width, seed) if vectors is None else _given(vectors, rows)
-        found["data"] = "drawn" if vectors is None else vectors.stem
         found["rows"], found["width"] = stored.shape
+        if resume and (known := _known(out, found)):
+            found["approximate"] = known
+            systems = [one for one in systems if one not in {row["system"] for row in known}]
         index = AutoIndex(width=stored.shape[1], metric=Metric.L2)
         index.add(np.arange(len(stored)), stored)
         truth = index.search(queries, K, exact=True)
+        peers = [one for one in PEERS if one in systems and installed(one)] if "approximate" in parts else []
         for structure in STRUCTURES if {"approximate", "filtered"} & set(parts) else ():
+            is_beside = structure == STRUCTURES[-1] and bool(peers)
+            if "filtered" not in parts and structure not in systems and not is_beside:
+                continue
             facts = _put_in_use(index, structure, seed, threads)
-            if "approximate" in parts:
+            if "approximate" in parts and structure in systems:
                 _ours(tell, index, structure, facts, queries, truth, repetitions)
             if "filtered" in parts and facts["built"]:
                 _filtered(tell, index, stored, queries, repetitions, seed)
-        if "approximate" in parts:
-            _peers(tell, index, stored, queries, truth, repetitions, threads)
+        for name in peers:
+            _peer(tell, name, index, stored, queries, truth, repetitions, threads)
         if "restart" in parts:
             _put_in_use(index, choose_structure(*stored.shape), seed, threads)
             _restart(tell, index, queries, out, threads)
@@ -257,8 +270,9 @@ def _ours(
     )
 
 
-def _peers(
+def _peer(
     tell: Tell,
+    name: str,
     index: AutoIndex,
     stored: NDArray[np.float32],
     queries: NDArray[np.float32],
@@ -266,35 +280,43 @@ def _peers(
     repetitions: int,
     threads: int,
 ) -> None:
-    """Each peer at the least breadth that reaches the recall, turn by turn with our index as it is in use now."""
-    makers: dict[str, Callable[..., tuple[SearchWith, float]]] = {"hnswlib": hnswlib, "usearch": usearch}
-    for name, make in makers.items():
-        if installed(name) is None:
-            continue
-        began = perf_counter()
-        search_with, bytes_total = make(stored, K, threads)
-        build_s = perf_counter() - began
-        for breadth in BREADTHS:  # tuned on the very queries that are timed, which ours are not
-            recall = _recall(search_with(queries, breadth), truth)
-            if recall >= RECALL:
-                break
-        searches: dict[str, Search] = {
-            name: lambda asked, search=search_with, breadth=breadth: search(asked, breadth),  # type: ignore[misc]
-            "ours": lambda asked: index.search(asked, K),
-        }
-        speed = _speed(searches, queries, repetitions)
-        tell(
-            "approximate",
-            {
-                "system": name,
-                "recall": recall,
-                "build_s": build_s,
-                "bytes_per_vector": bytes_total / len(stored),
-                "breadth": breadth,
-                **speed[name],
-                "ours_beside_it": {"structure": index.structure, **speed["ours"]},
-            },
-        )
+    """The peer at the least breadth that reaches the recall, turn by turn with our index as it is in use now."""
+    began = perf_counter()
+    search_with, bytes_total = PEERS[name](stored, K, threads)
+    build_s = perf_counter() - began
+    for breadth in BREADTHS:  # tuned on the very queries that are timed, which ours are not
+        recall = _recall(search_with(queries, breadth), truth)
+        if recall >= RECALL:
+            break
+    searches: dict[str, Search] = {
+        name: lambda asked: search_with(asked, breadth),
+        "ours": lambda asked: index.search(asked, K),
+    }
+    speed = _speed(searches, queries, repetitions)
+    tell(
+        "approximate",
+        {
+            "system": name,
+            "recall": recall,
+            "build_s": build_s,
+            "bytes_per_vector": bytes_total / len(stored),
+            "breadth": breadth,
+            **speed[name],
+            "ours_beside_it": {"structure": index.structure, **speed["ours"]},
+        },
+    )
+
+
+def _known(out: Path, wanted: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of the part `approximate` that an earlier run left there, of the same vectors on as many threads."""
+    path = out / "search_speed.json"
+    if not path.exists():
+        return []
+    left: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if any(left.get(name) != wanted[name] for name in ("rows", "width", "threads", "seed", "data", "peers")):
+        return []
+    rows: list[dict[str, Any]] = left.get("approximate", [])
+    return rows
 
 
 def _speed(searches: dict[str, Search], queries: NDArray[np.float32], repetitions: int) -> dict[str, dict[str, float]]:

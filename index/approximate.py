@@ -29,6 +29,7 @@ GROWTH = 2.0  # likewise, once it holds so many times the rows that it was tuned
 # filter that allows only far rows leaves them without the neighbours they promise.
 ALLOWED_SHARE = 0.1
 ALLOWED_ROWS = 20_000
+MEASURED_ALONE = 4  # queries; of more, whole arrays at once take less time
 LISTED_MAX = 0.25  # likewise where the candidates would be a larger share of the rows than this
 
 
@@ -144,9 +145,13 @@ class Listed:
             allowed = self._entries.values if places is None else self._entries.values[places]
             chosen = _bits(allowed, len(self._place_of_entry.values))
         entries = self._candidates.search(asked, effort, chosen)
-        at = np.where(entries >= 0, self._place_of_entry.values[entries], -1)
         found = Neighbours.none(len(asked), k)
-        _measure(rows, asked, at, found)
+        if len(asked) <= MEASURED_ALONE:
+            for number, listed in enumerate(entries):
+                _measure_one(rows, asked, number, self._place_of_entry.values[listed[listed >= 0]], found)
+        else:
+            at = np.where(entries >= 0, self._place_of_entry.values[entries], -1)
+            _measure(rows, asked, at, found)
         short = np.flatnonzero(found.ids[:, min(k, n_allowed) - 1] < 0)
         if len(short):
             exact = rows.nearest_at(asked[short], k, places)
@@ -296,6 +301,17 @@ def _bits(chosen: NDArray[np.int64], n: int) -> NDArray[np.uint8]:
     flags = np.zeros(n, dtype=np.bool_)
     flags[chosen] = True
     return np.packbits(flags, bitorder="little")
+
+
+def _measure_one(
+    rows: Rows, asked: NDArray[np.float32], number: int, listed: NDArray[np.int64], found: Neighbours
+) -> None:
+    """Fills in the nearest of the places listed for one query."""
+    distances = rows.measured(asked[number : number + 1], listed[None])[0]
+    ids = rows.ids_by_place[listed]
+    order = np.lexsort((ids, distances))[: found.ids.shape[1]]
+    found.ids[number, : len(order)] = ids[order]
+    found.distances[number, : len(order)] = distances[order]
 
 
 def _measure(rows: Rows, asked: NDArray[np.float32], listed: NDArray[np.int64], found: Neighbours) -> None:

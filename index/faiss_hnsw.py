@@ -61,7 +61,8 @@ class Graph:
         self._centre = centre
         self._unit = np.float32(unit)
         self._width = graph.d
-        advise_huge_pages(faiss.downcast_index(graph.storage).codes)
+        self._asked: dict[int, Any] = {}  # parameters of searches by breadth: making them takes a while
+        advise_huge_pages(faiss.downcast_index(graph.storage).codes)  # type: ignore[attr-defined]
 
     @classmethod
     def trained(cls, sample: NDArray[np.float32]) -> "Graph":
@@ -101,11 +102,17 @@ class Graph:
     ) -> NDArray[np.int64]:
         """Nodes (Q, listed), roughly nearest first."""
         prepare(self._width, threads_set())
-        selector = None if chosen is None else faiss.IDSelectorBitmap(len(chosen), faiss.swig_ptr(chosen))
-        asked = faiss.SearchParametersHNSW(  # type: ignore[attr-defined]
-            efSearch=max(effort.breadth, effort.listed), sel=selector
-        )
-        nodes: NDArray[np.int64] = self._graph.search(self._coded(queries), effort.listed, params=asked)[1]
+        breadth = max(effort.breadth, effort.listed)
+        if chosen is None:
+            asked = self._asked.get(breadth) or self._asked.setdefault(breadth, _parameters(breadth))
+        else:
+            asked = _parameters(breadth, sel=faiss.IDSelectorBitmap(len(chosen), faiss.swig_ptr(chosen)))
+        # As FAISS's own `search` does, without its checks and its handling of types: they take as long as the graph.
+        coded = self._coded(queries)
+        nodes = np.empty((len(queries), effort.listed), dtype=np.int64)
+        rough = np.empty(nodes.shape, dtype=np.float32)
+        pointers = [faiss.swig_ptr(array) for array in (coded, rough, nodes)]
+        self._graph.search_c(len(coded), pointers[0], effort.listed, pointers[1], pointers[2], asked)  # type: ignore[attr-defined]
         return nodes
 
     def efforts(self) -> Iterator[list[Effort]]:
@@ -124,3 +131,7 @@ class Graph:
         coded += np.float32(128.5)
         np.floor(coded, out=coded)
         return np.clip(coded, 0.0, 255.0, out=coded)
+
+
+def _parameters(breadth: int, **more: Any) -> Any:
+    return faiss.SearchParametersHNSW(efSearch=breadth, **more)  # type: ignore[attr-defined]

@@ -1,7 +1,7 @@
 """`oddity bench`: measurements on folders of labelled images."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -36,7 +36,7 @@ from benchmarks.overload import OverloadPlan, measure_overload, overload_text
 from benchmarks.reference import KS, METRICS, compare, files_needed, reference_text
 from benchmarks.report import accuracy_text, write_report
 from benchmarks.scale import ScalePlan, measure_scale, scale_text
-from benchmarks.search_speed import PARTS
+from benchmarks.search_speed import PARTS, SYSTEMS
 from benchmarks.search_speed import run as run_search
 from benchmarks.setting import setting
 from benchmarks.speed import SpeedPlan, measure_speed, speed_text
@@ -251,6 +251,12 @@ def search(
     vectors: Annotated[
         Path | None, typer.Option(exists=True, help="A .npy of embeddings in place of drawn rows.")
     ] = None,
+    systems: Annotated[
+        str, typer.Option(help=f"Which the part approximate compares: some of {', '.join(SYSTEMS)}.")
+    ] = ",".join(SYSTEMS),
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep what an earlier run left in --out of the part approximate.")
+    ] = False,
     seed: SeedOption = SEED,
     out: OutOption = Path(".bench"),
 ) -> None:
@@ -258,9 +264,7 @@ def search(
 
     Each row is printed and written as soon as it is known. The peers are measured where they are installed.
     """
-    chosen = [one.strip() for one in parts.split(",")]
-    if unknown := sorted(set(chosen) - set(PARTS)):
-        raise CommandFailed(f"`--parts` must be some of {', '.join(PARTS)}; got {', '.join(unknown)}.")
+    chosen = _some_of("--parts", parts, PARTS)
     paths = run_search(
         out,
         rows,
@@ -269,8 +273,17 @@ def search(
         threads=len(os.sched_getaffinity(0)),
         seed=seed,
         vectors=vectors,
+        systems=_some_of("--systems", systems, SYSTEMS),
+        resume=resume,
     )
     messages().print(f"Written to {' and '.join(map(str, paths))}.")
+
+
+def _some_of(option: str, given: str, known: Sequence[str]) -> list[str]:
+    chosen = [one.strip() for one in given.split(",")]
+    if unknown := sorted(set(chosen) - set(known)):
+        raise CommandFailed(f"`{option}` must be some of {', '.join(known)}; got {', '.join(unknown)}.")
+    return chosen
 
 
 @cli.command()

@@ -51,6 +51,19 @@ def test_every_part_is_measured_and_written(tmp_path, monkeypatch, capsys):
     assert len(told) == len(found["exact"]) + len(found["approximate"]) + len(cases)
 
 
+def test_a_comparison_that_was_cut_short_goes_on(tmp_path, capsys):
+    def measure(rows, systems, **more):
+        named = {"width": 32, "parts": ("approximate",), "repetitions": 1, "threads": 1, "systems": systems}
+        as_json, _ = search_speed.run(tmp_path, rows, **named, **more)
+        told = [line.partition(": ")[2] for line in capsys.readouterr().out.splitlines()]
+        report = [one["system"] for one in json.loads(as_json.read_text())["approximate"]]
+        return [json.loads(line)["system"] for line in told], report
+
+    assert measure(1500, ("scan",)) == (["scan"], ["scan"])
+    assert measure(1500, ("scan", "ivf"), resume=True) == (["ivf"], ["scan", "ivf"])
+    assert measure(1600, ("scan",), resume=True) == (["scan"], ["scan"]), "measured on other rows"
+
+
 def test_vectors_from_a_file_and_a_graph_after_a_restart(tmp_path, monkeypatch):
     """The files stand after each row, so that a run cut short is not lost."""
     random = np.random.default_rng(0)

@@ -26,7 +26,8 @@ from models.backbones.embedder import Embedder
 from models.backbones.loader import EmbeddingSpec, load_embedder
 
 SETTINGS = Settings(data=Path(sys.argv[1]), weights="stand-in", image_size=32, threads=1, log_level="error")
-LEASE_S = 1.0  # a killed worker's jobs are waited for many times here
+# A killed worker's jobs are waited for many times here; a worker that lives must still be heard of on a busy machine.
+LEASE_S = 3.0
 
 
 @cache

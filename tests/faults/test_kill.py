@@ -40,7 +40,8 @@ class Server:
         self._pid = 0
 
     def start(self) -> str:
-        """The address of a server that answers."""
+        """The address of a server that answers; the one before it has ended."""
+        assert not self._pid
         self._mother.stdin.write("start\n")
         self._mother.stdin.flush()
         pid, port = self._mother.stdout.readline().split()

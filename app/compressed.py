@@ -53,6 +53,12 @@ class CompressedScorer:
         """
         return self.small.score(vectors, k=k, neighbours=neighbours, exclude=exclude)
 
+    def slopes(
+        self, vectors: NDArray[np.float32], *, k: int | None = None, exclude: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float64]:
+        """The gradient of each score with respect to its vector, (Q, D); as `score` in all else."""
+        return self.small.slopes(vectors, k=k, exclude=exclude)
+
     def calibration(self, k: int | None = None) -> CalibrationScores:
         """Scores of the images set aside, by the same formula as queries; empty when there is nothing to score."""
         with self._lock:

@@ -36,6 +36,11 @@ def _checks(request: Request) -> Checks:
     return checks
 
 
+def _mapping(request: Request) -> Slots:
+    slots: Slots = request.app.state.mapping
+    return slots
+
+
 async def refuse_unknown_parameters(request: Request) -> None:
     """Refuse a query parameter that the path does not know: a misspelt filter must not answer as if it were none.
 
@@ -55,3 +60,4 @@ SlotsDependency = Annotated[Slots, Depends(_slots)]
 ProbesDependency = Annotated[Slots, Depends(_probes)]  # answers to probes while every other slot is taken
 ChecksDependency = Annotated[Checks, Depends(_checks)]
 RefitsDependency = Annotated[Slots, Depends(_refits)]  # for fits that requests wait for
+MappingDependency = Annotated[Slots, Depends(_mapping)]  # for maps, which score one image hundreds of times

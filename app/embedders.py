@@ -16,6 +16,7 @@ from app.settings import Settings
 from models.backbones.choice import EngineChoice, check_engine
 from models.backbones.embedder import Embedder, PreparedImage
 from models.backbones.loader import EmbeddingSpec, default_weights, load_embedder
+from models.backbones.torch_engine import TorchEngine
 from models.batching import BatchingEmbedder
 from models.errors import FingerprintMismatch, ModelsError, RuntimeMismatch
 from models.images import ImageLimits
@@ -98,6 +99,17 @@ class Embedders:
             f"what this service computes now; got {', '.join(sorted(names))}. Set ODDITY_PRECISION as it was when the "
             "images were added, or add them again to a new collection."
         )
+
+    def with_gradients(self, state: CollectionState) -> TorchEngine:
+        """The network of a collection as torch computes it in float32 on the processor, whatever serves.
+
+        Raises FingerprintMismatch, WeightsMissing, WeightsDamaged: as `stored`.
+        """
+        self.stored(state.embedding, state.fingerprint)  # the same weights
+        choice = replace(self._choice, engine="torch", precision="float32")
+        engine = self._get(self.specification(state.embedding), choice).embedder.engine
+        assert isinstance(engine, TorchEngine)
+        return engine
 
     def _get(self, specification: EmbeddingSpec, choice: EngineChoice) -> BatchingEmbedder:
         key = (specification, choice)

@@ -110,6 +110,7 @@ TABLE: dict[type[Exception], tuple[int, str]] = {
     models_errors.MethodUnknown: (404, "scorer_unknown"),
     models_errors.NothingToCompare: (409, "nothing_to_compare"),
     models_errors.FitRefused: (409, "fit_refused"),
+    models_errors.LibraryMissing: (409, "library_missing"),
     models_errors.StateDamaged: (500, "scorer_damaged"),
     models_errors.WeightsMissing: (409, "weights_missing"),
     models_errors.WeightsDamaged: (500, "weights_damaged"),

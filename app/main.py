@@ -22,6 +22,7 @@ from app.dependencies import refuse_unknown_parameters
 from app.duplicates.endpoints import router as duplicates_router
 from app.duplicates.service import HANDLERS as DUPLICATES
 from app.embedders import Embedders
+from app.explaining.endpoints import router as explaining_router
 from app.feedback.endpoints import router as feedback_router
 from app.fitted_shelf import FittedShelf
 from app.groups.endpoints import router as groups_router
@@ -67,6 +68,7 @@ ROUTERS = (
     images_router,
     scoring_router,
     overview_router,
+    explaining_router,
     groups_router,
     search_router,
     classes_router,
@@ -184,6 +186,9 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
         app.state.slots = slots = Slots(settings.inference_slots, settings.queue_limit_requests, settings.deadline_s)
         app.state.refits = Slots(1, settings.queue_limit_requests, settings.deadline_s)
         app.state.probes = Slots(PROBES, PROBES_WAITING, PROBE_S)
+        app.state.mapping = Slots(
+            max(1, settings.inference_slots // 4), settings.queue_limit_requests, settings.deadline_s
+        )
         jobs = jobs_of(core)
         app.state.wake_jobs = jobs.wake
         app.state.checks = checks = Checks(core, jobs.fault)

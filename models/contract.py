@@ -364,6 +364,18 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
+class Slopes:
+    """How the raw scores of B images change with what was read of them; what is not there changes none."""
+
+    vectors: NDArray[np.float64] | None = None
+    """(B, D)"""
+    maps: Mapping[int, NDArray[np.float64]] = field(default_factory=dict)
+    """stage -> (B, h, w, C)"""
+    pixels: NDArray[np.float64] | None = None
+    """(B, 3, H, W), beside what goes through vectors and maps"""
+
+
+@dataclass(frozen=True, slots=True)
 class FittedState:
     """Everything a fitted scorer is, as arrays and plain values: no code, no pickle."""
 
@@ -478,6 +490,15 @@ class PairAsker(Protocol):
 
         Pairs in `asked` are left out, whichever of the two comes first.
         """
+        ...
+
+
+@runtime_checkable
+class SlopeGiver(Protocol):
+    """A fitted scorer that knows the gradient of its score, so that there is a gradient map of it."""
+
+    def slopes(self, inputs: Inputs) -> Slopes:
+        """The gradient of each image's raw score; each from its image alone."""
         ...
 
 

@@ -11,6 +11,7 @@ ModelsError
         MethodUnknown               no method of that name is installed
         NothingToCompare            no stored image is left to compare with
         FitRefused                  the method cannot learn from what the collection holds
+        LibraryMissing              an optional library is not installed; the message names the extra that brings it
     StateDamaged                the stored state of a fitted scorer is not what was stored
     WeightsError                the backbone cannot be loaded as named
         WeightsMissing              the file is not there; the message names the command that brings it
@@ -73,6 +74,10 @@ class NothingToCompare(StateError):
 
 class FitRefused(StateError):
     """The method cannot learn from what the collection holds; the sentence says what it needs."""
+
+
+class LibraryMissing(StateError):
+    """An optional library is not installed; the sentence names the extra that brings it."""
 
 
 class StateDamaged(ModelsError):

@@ -36,7 +36,13 @@ def classify(
     image that is an example itself is judged without itself.
     """
     state = core.shelf.get(name, parameters.after)
-    images = vectors_of(core, state, uploads, parameters.ids)
+    return classify_vectors(state, vectors_of(core, state, uploads, parameters.ids), parameters)
+
+
+def classify_vectors(
+    state: CollectionState, images: Vectors, parameters: ClassifyParameters
+) -> tuple[dict[str, Any], int]:
+    """The same of images whose vectors are known."""
     fitted, sequence = current(state)
     shown = state.settings.neighbours if parameters.neighbours is None else parameters.neighbours
     exclude = np.array([-1 if one is None else one.pk for one in images.stored], np.int64)

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.bodies import Upload
 from app.compressed import scorer_of
 from app.core import Core
 from app.errors import Conflict, Invalid
 from app.fitted_shelf import LoadedFit
 from app.observe import stage
-from app.scoring.images import Vectors, show_calibration, show_neighbours, vectors_of
+from app.scoring.images import Vectors, show_calibration, show_neighbours
 from app.scoring.schemas import ScoreParameters
 from app.shelf import CollectionState
 from models.backbones.embedder import Embedder, PreparedImage
@@ -31,20 +30,16 @@ OVERLAY_SIDE_MAX = 512  # pixels of the longer side
 
 
 def score_with_fit(
-    core: Core, state: CollectionState, uploads: Sequence[Upload], parameters: ScoreParameters
+    core: Core, state: CollectionState, fit: LoadedFit, images: Vectors, parameters: ScoreParameters
 ) -> tuple[dict[str, Any], int]:
     """Scores, p-values and verdicts by a fitted scorer, in the shape that the live one answers in.
 
     Each image is scored by itself, so its score has the same bits in any company.
 
     Raises:
-        Conflict: nothing is fitted under this name, or it was fitted on another embedding.
-        Invalid: a heat map is asked of a scorer that gives none, or `k` of one that has none.
         DeadlinePassed: the images take longer than a request may.
     """
-    fit = _fit_of(core, state, parameters)
-    images = vectors_of(core, state, uploads, parameters.ids)
-    pictures = _Pictures(core, state, images)
+    pictures = Pictures(core, state, images)
     until = time.monotonic() + core.settings.deadline_s
     found: list[Scores] = []
     for row in range(len(images.places)):
@@ -91,7 +86,13 @@ def score_with_fit(
     return answer, 207 if images.problems else 200
 
 
-def _fit_of(core: Core, state: CollectionState, parameters: ScoreParameters) -> LoadedFit:
+def fit_of(core: Core, state: CollectionState, parameters: ScoreParameters) -> LoadedFit:
+    """The fit that serves under the name asked for.
+
+    Raises:
+        Conflict: nothing is fitted under this name, or it was fitted on another embedding.
+        Invalid: a heat map is asked of a scorer that gives none, or `k` of one that has none.
+    """
     name = parameters.scorer
     fit = core.fitted.serving(state.id, name)
     if fit is None:
@@ -116,7 +117,7 @@ def _fit_of(core: Core, state: CollectionState, parameters: ScoreParameters) -> 
     return fit
 
 
-class _Pictures:
+class Pictures:
     """The images of a request as methods see them; bytes of stored ones are read only when somebody looks."""
 
     def __init__(self, core: Core, state: CollectionState, images: Vectors) -> None:
@@ -188,12 +189,15 @@ def _took_part(fit: LoadedFit, pk: int) -> bool:
     return place < fit.members.size and int(fit.members[place]) == pk
 
 
-def _heat_map(
-    pictures: _Pictures, row: int, scores: Scores, scale: HeatScale | None, is_wanted: bool
-) -> dict[str, Any]:
+def _heat_map(pictures: Pictures, row: int, scores: Scores, scale: HeatScale | None, is_wanted: bool) -> dict[str, Any]:
     if not is_wanted or scores.pixels is None or scale is None:
         return {}
-    heat = np.ascontiguousarray(scores.pixels[0], "<f4")
+    return {"heatmap": show_map(pictures, row, scores.pixels[0], scale)}
+
+
+def show_map(pictures: Pictures, row: int, values: NDArray[Any], scale: HeatScale) -> dict[str, Any]:
+    """A map (h, w) over what the network sees of one image, as answers show it: the values, and a PNG to lay over."""
+    heat = np.ascontiguousarray(values, "<f4")
     region = pictures.region(row)
     image = pictures.prepared(row)
     width = image.width * (region["right"] - region["left"])
@@ -201,15 +205,13 @@ def _heat_map(
     shrunk = min(1.0, OVERLAY_SIDE_MAX / max(width, height))
     overlay = overlay_png(heat, scale, max(1, round(width * shrunk)), max(1, round(height * shrunk)))
     return {
-        "heatmap": {
-            "shape": list(heat.shape),
-            "values": base64.b64encode(heat.tobytes()).decode("ascii"),
-            "low": scale.low,
-            "border": scale.border,
-            "high": scale.high,
-            "region": region,
-            "overlay": f"data:image/png;base64,{base64.b64encode(overlay).decode('ascii')}",
-        }
+        "shape": list(heat.shape),
+        "values": base64.b64encode(heat.tobytes()).decode("ascii"),
+        "low": scale.low,
+        "border": scale.border,
+        "high": scale.high,
+        "region": region,
+        "overlay": f"data:image/png;base64,{base64.b64encode(overlay).decode('ascii')}",
     }
 
 

@@ -10,8 +10,8 @@ from app.compressed import scorer_of
 from app.core import Core
 from app.errors import Invalid
 from app.observe import stage
-from app.scoring.fitted import score_with_fit
-from app.scoring.images import show_calibration, show_neighbours, vectors_of
+from app.scoring.fitted import fit_of, score_with_fit
+from app.scoring.images import Vectors, show_calibration, show_neighbours, vectors_of
 from app.scoring.noting import note_answer
 from app.scoring.schemas import ScoreParameters
 from app.shelf import CollectionState
@@ -30,23 +30,23 @@ def score_images(
     """
     state = core.shelf.get(name, parameters.after)
     if parameters.scorer != LIVE_SCORER:
-        answer, status = score_with_fit(core, state, uploads, parameters)
+        fit = fit_of(core, state, parameters)
+        images = vectors_of(core, state, uploads, parameters.ids)
+        answer, status = score_with_fit(core, state, fit, images, parameters)
+    elif parameters.heatmap:
+        raise Invalid(
+            f"`heatmap`: scorer `{LIVE_SCORER}` judges the whole image and gives no heat map; ask without it.",
+            "heatmap_not_offered",
+        )
     else:
-        answer, status = _score_live(core, state, uploads, parameters)
+        answer, status = score_live(state, vectors_of(core, state, uploads, parameters.ids), parameters)
     if uploads:  # what is stored is not news
         note_answer(core, state, answer)
     return answer, status
 
 
-def _score_live(
-    core: Core, state: CollectionState, uploads: Sequence[Upload], parameters: ScoreParameters
-) -> tuple[dict[str, Any], int]:
-    if parameters.heatmap:
-        raise Invalid(
-            f"`heatmap`: scorer `{LIVE_SCORER}` judges the whole image and gives no heat map; ask without it.",
-            "heatmap_not_offered",
-        )
-    images = vectors_of(core, state, uploads, parameters.ids)
+def score_live(state: CollectionState, images: Vectors, parameters: ScoreParameters) -> tuple[dict[str, Any], int]:
+    """The same by the scorer that follows the bank."""
     with state.lock.read():
         scorer = scorer_of(state)
         k = parameters.k or state.settings.k

@@ -66,6 +66,22 @@ class TorchEngine:
                 found[POOLED] = torch.cat(means, dim=1).cpu().numpy()
         return found
 
+    def differentiable(self, batch: NDArray[np.float32]) -> tuple[torch.Tensor, torch.Tensor, dict[int, torch.Tensor]]:
+        """The pixels, the vectors and the maps of every stage, as tensors that gradients flow through.
+
+        Shapes: batch (B, 3, S, S) -> pixels the same, vectors (B, width), stage -> (B, h, w, C).
+        """
+        use_threads(self.threads)
+        pixels = torch.from_numpy(batch).to(self._device).requires_grad_(True)
+        maps: dict[int, torch.Tensor] = {}
+        with torch.enable_grad():
+            features = self._stem(pixels.to(dtype=self._dtype, memory_format=torch.channels_last))
+            for stage, layer in enumerate(self._layers, start=1):
+                features = layer(features)
+                maps[stage] = features.permute(0, 2, 3, 1).float()
+            vectors = torch.cat([maps[stage].mean(dim=(1, 2)) for stage in self._stages], dim=1)
+        return pixels, vectors, maps
+
 
 def gpu_precisions() -> tuple[str, ...]:
     """What the first GPU computes natively, the quickest first; empty where there is none."""

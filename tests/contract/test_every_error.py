@@ -42,6 +42,7 @@ ANSWERS = {
     "MethodUnknown": (404, "scorer_unknown"),
     "NothingToCompare": (409, "nothing_to_compare"),
     "FitRefused": (409, "fit_refused"),
+    "LibraryMissing": (409, "library_missing"),
     "StateDamaged": (500, "scorer_damaged"),
     "WeightsError": OURS,  # a family
     "WeightsMissing": (409, "weights_missing"),

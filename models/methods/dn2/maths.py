@@ -6,6 +6,8 @@ Letters: Q queries, K neighbours, D feature width.
 import numpy as np
 from numpy.typing import NDArray
 
+from index import Metric
+
 FACTOR_MAX = 1000.0
 """Most by which a taught defect may multiply a score: keeps scores finite at distance zero."""
 
@@ -53,6 +55,45 @@ def weighed_by_known_defects(plain: NDArray[np.float64], to_nearest_defect: NDAr
     np.divide(plain, divisor, out=ratio, where=divisor > 0)
     weighed: NDArray[np.float64] = plain * np.clip(ratio, 1.0, FACTOR_MAX)
     return weighed
+
+
+def distance_slopes(query: NDArray[np.float64], rows: NDArray[np.float64], metric: Metric) -> NDArray[np.float64]:
+    """The gradient of the distances from a query to K rows with respect to the query.
+
+    Shapes: query (D,), rows (K, D) -> (K, D).
+    Units:  of a distance per unit of the vectors; 0 where the distance has no gradient (equal vectors, zero length).
+
+    >>> distance_slopes(np.array([3.0, 4.0]), np.zeros((1, 2)), Metric.L2).tolist()
+    [[0.6, 0.8]]
+    """
+    if metric is Metric.L2:
+        difference = query - rows
+        return _shares(difference, np.linalg.norm(difference, axis=1))
+    length = np.linalg.norm(query)
+    unit = _shares(query[None], np.atleast_1d(length))[0]
+    units = _shares(rows, np.linalg.norm(rows, axis=1))
+    return _shares((units @ unit)[:, None] * unit - units, np.full(len(rows), length))
+
+
+def weighed_slopes(
+    plain: float, slope: NDArray[np.float64], to_defect: float, slope_of_defect: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The gradient of `weighed_by_known_defects` from the gradients of its two distances.
+
+    Shapes: slope (D,), slope_of_defect (D,) -> (D,).
+    """
+    if to_defect >= plain:
+        return slope
+    if plain >= FACTOR_MAX * to_defect:
+        return FACTOR_MAX * slope
+    ratio = plain / to_defect
+    return 2.0 * ratio * slope - ratio**2 * slope_of_defect
+
+
+def _shares(rows: NDArray[np.float64], lengths: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Rows divided by lengths; 0 where the length is 0."""
+    shares: NDArray[np.float64] = np.divide(rows, lengths[:, None], out=np.zeros_like(rows), where=lengths[:, None] > 0)
+    return shares
 
 
 def unit_rows(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

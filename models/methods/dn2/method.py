@@ -25,7 +25,13 @@ from models.leave_one_out import (
     every_nearest_others,
     first_kept,
 )
-from models.methods.dn2.maths import mean_of_nearest, unit_rows, weighed_by_known_defects
+from models.methods.dn2.maths import (
+    distance_slopes,
+    mean_of_nearest,
+    unit_rows,
+    weighed_by_known_defects,
+    weighed_slopes,
+)
 
 if TYPE_CHECKING:
     from index import AutoIndex  # loads FAISS, which no start waits for
@@ -240,6 +246,35 @@ class LiveDN2:
             ),
             known=known,
         )
+
+    def slopes(
+        self, vectors: NDArray[np.float32], *, k: int | None = None, exclude: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float64]:
+        """The gradient of each query's score with respect to its vector, its neighbours held fixed.
+
+        Shapes: vectors (Q, D), exclude (Q,) as in `score` -> (Q, D).
+
+        Raises:
+            as `score`.
+        """
+        neighbours = self._table.usable_k(self._asked_k(k))
+        found = self.score(vectors, k=k, neighbours=neighbours, exclude=exclude)
+        metric, prepared = self.params.metric, self._prepared(vectors).astype(np.float64)
+        slopes = np.empty(vectors.shape, np.float64)
+        for row, query in enumerate(prepared):
+            near = self.bank.vectors(found.neighbours.ids[row]).astype(np.float64)
+            slope = distance_slopes(query, near, metric).mean(axis=0)
+            if found.known.ids[row, 0] >= 0:
+                defect = self.anomalous.vectors(found.known.ids[row]).astype(np.float64)
+                slope_of_defect = distance_slopes(query, defect, metric)[0]
+                slope = weighed_slopes(
+                    float(found.plain[row]), slope, float(found.known.distances[row, 0]), slope_of_defect
+                )
+            if self.params.normalize and metric is Metric.L2:  # the score reads the vector at unit length
+                length = float(np.linalg.norm(vectors[row].astype(np.float64)))
+                slope = (slope - (slope @ query) * query) / (length or 1.0)
+            slopes[row] = slope
+        return slopes
 
     def calibration(self, k: int | None = None) -> CalibrationScores:
         """Leave-one-out scores of at most 2,000 bank images, by the same formula as queries.

@@ -183,6 +183,43 @@ class FittedClasses:
             shown[row, : order.size] = distances[order]
         return Classified(probabilities, score, Neighbours(ids=ids, distances=shown))
 
+    def slopes(
+        self, vectors: NDArray[np.float32], *, label: str | None, exclude: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float64]:
+        """The gradient of the probability of a class, or of the score where `label` is None, with respect to vectors.
+
+        Shapes: vectors (Q, D), exclude (Q,) as in `classify` -> (Q, D).
+
+        Raises:
+            ParameterInvalid: there is no such class.
+            WidthMismatch, NotFinite: the vectors do not fit those of the examples.
+        """
+        if label is not None and label not in self.labels:
+            raise ParameterInvalid(f"`label` of method `few_shot_lr` must be one of its classes; got {label!r}.")
+        check_vectors(vectors, self._units.shape[1])
+        left_out = np.full(vectors.shape[0], -1, np.int64) if exclude is None else exclude
+        found = np.empty(vectors.shape, np.float64)
+        for row, (unit, one) in enumerate(zip(unit_rows(vectors), left_out.tolist(), strict=True)):
+            place = self._place_of.get(one)
+            if label is not None:
+                separators = self._separators if place is None else self._separators_without(place)
+                chances = softmax(self.sharpness * separators.logits(unit if self.params.normalize else vectors[row]))
+                target = self.labels.index(label)
+                pulls = -chances[target] * chances
+                pulls[target] += chances[target]
+                slope = self.sharpness * (pulls @ separators.weights.astype(np.float64))
+            else:
+                distances = cosine_distances(unit, self._units)
+                if place is not None:
+                    distances[place] = np.inf
+                nearest = self._distances.nearest_class(distances)
+                slope = -self._units[nearest].mean(axis=0, dtype=np.float64)
+            if label is None or self.params.normalize:  # what was read is the vector at unit length
+                length = float(np.linalg.norm(vectors[row].astype(np.float64)))
+                slope = (slope - (slope @ unit) * unit) / (length or 1.0)
+            found[row] = slope
+        return found
+
     def held_out(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Probabilities of the examples that the sharpness rests on, each from a fit without it, and their classes.
 

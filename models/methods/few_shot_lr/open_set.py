@@ -88,6 +88,17 @@ class ClassDistances:
             found[:, members] = total / depth
         return found
 
+    def nearest_class(self, distances: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Places of the k_j examples over which the distance to the nearest class is the mean.
+
+        Shapes: distances (N,), as in `to_classes` -> (k_j,).
+        """
+        number = int(self.to_classes(distances[None])[0].argmin())
+        start = self._starts[number]
+        own = distances[start : start + self.sizes[number]]
+        places: NDArray[np.int64] = start + np.argsort(own, kind="stable")[: self.depths[number]]
+        return places
+
     def calibration(
         self, units: NDArray[np.float32], classes: NDArray[np.int64], keys: NDArray[np.uint64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

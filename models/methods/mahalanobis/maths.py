@@ -60,3 +60,18 @@ def distances(vectors: NDArray[np.float32], model: Gaussian) -> NDArray[np.float
     """
     centred = vectors.astype(np.float64) - model.mean
     return np.array([float(np.linalg.norm(model.whitening @ row)) for row in centred], np.float64)
+
+
+def distance_slopes(vectors: NDArray[np.float32], model: Gaussian) -> NDArray[np.float64]:
+    """The gradient of each distance with respect to its vector; 0 at the mean itself, where there is none.
+
+    Shapes: vectors (B, D) -> (B, D).
+    Units:  standard deviations per unit of the vectors.
+    """
+    found = np.zeros(vectors.shape, np.float64)
+    for place, centred in enumerate(vectors.astype(np.float64) - model.mean):
+        whitened = model.whitening @ centred
+        length = float(np.linalg.norm(whitened))
+        if length > 0.0:
+            found[place] = model.whitening.T @ whitened / length
+    return found

@@ -6,9 +6,9 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from models.contract import FittedState, Inputs, Params, Progress, Reference, Scores
+from models.contract import FittedState, Inputs, Params, Progress, Reference, Scores, Slopes
 from models.errors import BankTooSmall
-from models.methods.mahalanobis.maths import Gaussian, distances, gaussian
+from models.methods.mahalanobis.maths import Gaussian, distance_slopes, distances, gaussian
 
 NAME = "mahalanobis"
 BANK_MIN = 2
@@ -37,6 +37,11 @@ class FittedMahalanobis:
         """Distance of each image from the mean of the normal images, in standard deviations."""
         assert inputs.vectors is not None
         return Scores(image=distances(inputs.vectors, self.model).astype(np.float32))
+
+    def slopes(self, inputs: Inputs) -> Slopes:
+        """The gradient of each distance with respect to its vector."""
+        assert inputs.vectors is not None
+        return Slopes(vectors=distance_slopes(inputs.vectors, self.model))
 
     def export(self) -> FittedState:
         """Mean, whitening and the shrinkage that was used."""

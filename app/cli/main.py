@@ -23,6 +23,7 @@ COMMANDS = {
     "score": "Score the images of a folder; writes a CSV file.",
     "classes": "Make, list and delete classes that are known from a few images.",
     "classify": "Say which of the classes each image is, or none of them.",
+    "explain": "Say why: the nearest images of every kind, and maps on request.",
     "search": "Find the images most like one image.",
     "fit": "Fit a method to a collection.",
     "scorers": "List the methods, or the scorers of a collection.",

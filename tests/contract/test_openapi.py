@@ -8,6 +8,7 @@ from starlette.testclient import TestClient
 
 from app.classes.schemas import ClassifyParameters
 from app.classes.schemas import RegisterParameters as RegisterClassParameters
+from app.explaining.schemas import ExplainParameters
 from app.groups.schemas import GroupScoreParameters, RegisterParameters
 from app.images.schemas import AddParameters
 from app.main import create_app
@@ -32,6 +33,7 @@ PATHS = {
     f"{C}/classes": {"get"},
     f"{C}/classes/{{label}}": {"put", "get", "delete"},
     f"{C}/classify": {"post"},
+    f"{C}/explain": {"post"},
     f"{C}/feedback": {"post"},
     f"{C}/clean": {"post"},
     f"{C}/compress": {"post"},
@@ -46,7 +48,8 @@ PATHS = {
     "/metrics": {"get"},
 }
 IMAGES_IN = [(f"{C}/images", "post"), (f"{C}/anomaly", "post"), (f"{C}/query", "post"), (f"{C}/groups/{{g}}", "put"),
-             (f"{C}/groups/anomaly", "post"), (f"{C}/classes/{{label}}", "put"), (f"{C}/classify", "post")]  # fmt: skip
+             (f"{C}/groups/anomaly", "post"), (f"{C}/classes/{{label}}", "put"), (f"{C}/classify", "post"),
+             (f"{C}/explain", "post")]  # fmt: skip
 VERBS = {"get", "put", "post", "patch", "delete"}
 
 
@@ -116,6 +119,7 @@ BODIES = {
     f"{C}/groups/anomaly": GroupScoreParameters,
     f"{C}/classes/{{label}}": RegisterClassParameters,
     f"{C}/classify": ClassifyParameters,
+    f"{C}/explain": ExplainParameters,
 }
 
 
@@ -145,5 +149,5 @@ def test_every_reference_leads_somewhere(document: dict) -> None:
 
 
 def test_the_main_answers_have_examples(document: dict) -> None:
-    for path in (f"{C}/anomaly", f"{C}/query", f"{C}/classify"):
+    for path in (f"{C}/anomaly", f"{C}/query", f"{C}/classify", f"{C}/explain"):
         assert document["paths"][path]["post"]["responses"]["200"]["content"]["application/json"]["example"]

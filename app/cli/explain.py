@@ -3,16 +3,17 @@
 import base64
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+from oddity_client import Explained, ItemProblem, Neighbour
 from rich.table import Table
 
 from app.cli.classify import PathsArgument, pictures_of
 from app.cli.client import open_client
 from app.cli.console import images_progress, messages, print_json, results
 from app.cli.options import CollectionOption, DataOption, JsonOption, ServerOption
-from app.cli.sending import Loaded, answers, loaded
+from app.cli.sending import answers, loaded
 from app.explaining.schemas import How
 
 cli = typer.Typer()
@@ -39,57 +40,63 @@ def explain(
     Exit code 1 when any image could not be explained.
     """
     pictures = pictures_of(paths)
-    fields = {"scorer": scorer, "method": method, "neighbours": str(neighbours)}
-    told: list[dict[str, Any]] = []
+    told: list[Explained | ItemProblem] = []
     with open_client(server, data) as client, images_progress() as progress:
+        place = client.collection(collection)
         bar = progress.add_task("Explaining", total=len(pictures))
         for image in loaded(pictures):  # one by one: a map may take as long as a request may
-            one: list[Loaded] = [image]
-            told += answers(client, f"{client.collection(collection)}/explain", "results", one, lambda _: fields)
+            told += answers(
+                lambda images: place.explain(images, scorer=scorer, method=method, neighbours=neighbours).results,
+                [image],
+            )
             progress.advance(bar)
-    found = [{"path": picture.name, **one} for picture, one in zip(pictures, told, strict=True)]
-    if out is not None:
-        _write_maps(out, found)
+    found = [(picture.name, one) for picture, one in zip(pictures, told, strict=True)]
+    files = {} if out is None else _written_maps(out, found)
     if as_json:
-        print_json({"collection": collection, "scorer": scorer, "method": method, "results": found})
+        shown = [
+            {"path": name, **one.model_dump(mode="json", exclude_unset=True), **files.get(name, {})}
+            for name, one in found
+        ]
+        print_json({"collection": collection, "scorer": scorer, "method": method, "results": shown})
     else:
         results().print(_table(collection, found))
-    if any("problem" in one for one in found):
+    if any(isinstance(one, ItemProblem) for one in told):
         raise typer.Exit(1)
 
 
-def _write_maps(folder: Path, found: Sequence[dict[str, Any]]) -> None:
-    maps = [one for one in found if "map" in one]
+def _written_maps(folder: Path, found: Sequence[tuple[str, Explained | ItemProblem]]) -> dict[str, dict[str, str]]:
+    """Where the map of each image was written."""
     folder.mkdir(parents=True, exist_ok=True)
-    for number, one in enumerate(maps):
-        path = folder / f"{number:04d}-{Path(one['path']).stem}.png"
-        path.write_bytes(base64.b64decode(one["map"]["overlay"].partition(",")[2]))
-        one["map"]["file"] = str(path)
-    messages().print(f"{len(maps)} maps written to {folder}.", highlight=False, markup=False)
+    files: dict[str, dict[str, str]] = {}
+    for number, (name, one) in enumerate(found):
+        if isinstance(one, Explained) and one.map is not None:
+            path = folder / f"{number:04d}-{Path(name).stem}.png"
+            path.write_bytes(base64.b64decode(one.map.overlay.partition(",")[2]))
+            files[name] = {"map_file": str(path)}
+    messages().print(f"{len(files)} maps written to {folder}.", highlight=False, markup=False)
+    return files
 
 
-def _table(collection: str, found: Sequence[dict[str, Any]]) -> Table:
+def _table(collection: str, found: Sequence[tuple[str, Explained | ItemProblem]]) -> Table:
     table = Table(title=f"Nearest in {collection}")
     table.add_column("file", overflow="fold", ratio=3)
     table.add_column("score", justify="right", no_wrap=True)
     table.add_column("p-value", justify="right", no_wrap=True)
     table.add_column("kind", overflow="fold", ratio=2)
     table.add_column("nearest images", overflow="fold", ratio=4)
-    for one in found:
-        if "problem" in one:
-            table.add_row(one["path"], "", "", "", one["problem"]["detail"])
+    for name, one in found:
+        if isinstance(one, ItemProblem):
+            table.add_row(name, "", "", "", one.problem.detail)
             continue
-        examples = one["examples"]
-        kinds = [("normal", examples["normal"]), ("known defects", examples["anomalous"])]
-        kinds += [(kind["label"], kind["examples"]) for kind in examples["classes"]]
-        p_value = "" if one["p_value"] is None else f"{one['p_value']:.4f}"
-        head = [one["path"], f"{one['score']:.4f}", p_value]
+        kinds = [("normal", one.examples.normal), ("known defects", one.examples.anomalous)]
+        kinds += [(kind.label, kind.examples) for kind in one.examples.classes]
+        head = [name, f"{one.score:.4f}", "" if one.p_value is None else f"{one.p_value:.4f}"]
         for kind, near in kinds:
             if near:
-                table.add_row(*head, kind, "\n".join(_line(image) for image in near))
+                table.add_row(*head, kind, "\n".join(map(_line, near)))
                 head = ["", "", ""]
     return table
 
 
-def _line(image: dict[str, Any]) -> str:
-    return f"{image['distance']:.4f}  {image['metadata'].get('filename') or image['id']}"
+def _line(image: Neighbour) -> str:
+    return f"{image.distance:.4f}  {image.metadata.get('filename') or image.id}"

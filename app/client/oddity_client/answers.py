@@ -290,6 +290,72 @@ class Classifications(Answer):
     results: list[Classified | ItemProblem]
 
 
+class ShownExample(Neighbour):
+    """A stored image that explains an answer."""
+
+    thumbnail: str  # a path of the service
+
+
+class ClassExamples(Answer):
+    """The examples of one class that are nearest, nearest first."""
+
+    label: str
+    examples: list[ShownExample]
+
+
+class Examples(Answer):
+    """The nearest images of every kind; the nearest class first."""
+
+    normal: list[ShownExample]
+    anomalous: list[ShownExample]
+    classes: list[ClassExamples]
+
+
+class ExplanationMap(HeatMap):
+    """How much each cell of an image has to do with `value`: the score, or the probability of a class."""
+
+    target: Literal["score", "probability"]
+    label: str | None
+    value: float
+    baseline: dict[str, Any]
+    baseline_value: float
+    evaluations: int
+
+
+class Explained(Answer):
+    """What a scorer says of one image, and why; of a score or of classes, as the scorer is."""
+
+    score: float
+    p_value: float | None
+    examples: Examples
+    map: ExplanationMap | None = None
+    own: dict[str, Any] | None = None
+    id: str | None = None
+    anomalous: bool | None = None
+    took_part: bool | None = None
+    details: dict[str, Any] = {}
+    label: str | None = None
+    probabilities: dict[str, float] = {}
+    unknown: bool | None = None
+
+
+class Explanations(Answer):
+    """Explanations of the images of a request, in order."""
+
+    scorer: str
+    explained_by: str
+    fingerprint: str
+    weights: str
+    metric: str
+    sequence: int
+    calibration: Calibration
+    results: list[Explained | ItemProblem]
+    k: int | None = None
+    method: str | None = None
+    fit: dict[str, Any] | None = None
+    classes: int | None = None
+
+
 # Methods and fitted scorers
 
 

@@ -13,6 +13,7 @@ from oddity_client.answers import (
     ClassRecord,
     CollectionRecord,
     DeletedImages,
+    Explanations,
     Found,
     GroupRecord,
     GroupScore,
@@ -356,6 +357,25 @@ class CollectionOperations:
             yield from self._sent(
                 part, lambda few: self._asking("POST", ("classify",), Classifications, few, asked), _problem
             )
+
+    @operation
+    def explain(
+        self,
+        /,
+        images: Images = (),
+        *,
+        ids: Sequence[str] | None = None,
+        scorer: str | None = None,
+        method: Literal["examples", "occlusion", "gradient", "lime", "shap"] | None = None,
+        label: str | None = None,
+        neighbours: int | None = None,
+        after: int | None = None,
+        **more: Any,
+    ) -> Call[Explanations]:
+        """Why are images scored or classified so? The nearest examples, and a map of what the answer rests on."""
+        asked: dict[str, Any] = {"ids": _list(ids), "scorer": scorer, "method": method, "label": label}
+        asked |= {"neighbours": neighbours, "after": after, **more}
+        return self._asking("POST", ("explain",), Explanations, images, asked)
 
     def _path(self, *parts: str) -> str:
         return "/".join(["/v1/collections", segment(self.name), *map(segment, parts)])

@@ -21,7 +21,7 @@ def test_examples_and_maps(oddity: Oddity, folder: Path, tmp_path: Path) -> None
     assert ran.code == 1  # one file is broken
     one, broken = json.loads(ran.out)["results"]
     assert "problem" in broken and one["examples"]["classes"][0]["examples"][0]["distance"] < 1e-4
-    overlay = Image.open(one["map"]["file"])
+    overlay = Image.open(one["map_file"])
     assert overlay.size == (32, 32) and np.asarray(overlay).shape[2] == 4 and "1 maps written" in ran.err
     wrong = oddity("explain", folder / "left" / "0.png", *where, "--method", "guess")
     assert wrong.code == 2

@@ -142,6 +142,9 @@ def test_sets_and_classes(oddity: Client) -> None:
     (one,) = place.classify([png(200)], top=1).results
     assert not isinstance(one, ItemProblem) and len(one.probabilities) == 1 and one.nearest[0].label == "dot"
     assert len(list(place.classify_all([png(200), b"no image"]))) == 2
+    (why,) = place.explain([png(200)], scorer="few_shot_lr", label="dot", method="occlusion", grid=2).results
+    assert not isinstance(why, ItemProblem) and why.map is not None and why.map.label == "dot"
+    assert why.examples.classes[0].label == "dot" and len(why.map.rows()) == 2 and unknown_fields(why) == []
     place.delete_class("dot", images="delete")
     assert [one.label for one in place.classes()] == ["bar"]
 

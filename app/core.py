@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from app.clock import Clock
 from app.db.engine import Database
+from app.drift.counting import PValueCounts
 from app.embedders import Embedders
 from app.fitted_shelf import FittedShelf
 from app.idempotency import Idempotency
@@ -29,3 +30,4 @@ class Core:
     idempotency: Idempotency
     clock: Clock
     observing: Observing
+    p_values: PValueCounts

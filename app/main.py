@@ -19,6 +19,9 @@ from app.collections.endpoints import router as collections_router
 from app.core import Core
 from app.db.engine import Database
 from app.dependencies import refuse_unknown_parameters
+from app.drift.counting import PValueCounts
+from app.drift.endpoints import router as drift_router
+from app.drift.watch import DriftWatch
 from app.duplicates.endpoints import router as duplicates_router
 from app.duplicates.service import HANDLERS as DUPLICATES
 from app.embedders import Embedders
@@ -74,6 +77,7 @@ ROUTERS = (
     classes_router,
     scorers_router,
     feedback_router,
+    drift_router,
     upkeep_router,
     indexing_router,
     duplicates_router,
@@ -126,6 +130,7 @@ def open_core(
         idempotency=Idempotency(database, settings.idempotency_hours, clock),
         clock=clock,
         observing=observing,
+        p_values=PValueCounts(clock),
     )
 
 
@@ -193,14 +198,17 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
         app.state.wake_jobs = jobs.wake
         app.state.checks = checks = Checks(core, jobs.fault)
         app.state.end_soon, remaining_s = ending(settings.shutdown_s, observing, slots, checks, jobs)
-        readings = Readings(core, slots, checks, jobs)
+        drift = DriftWatch(core)
+        readings = Readings(core, slots, checks, jobs, drift)
         observing.instruments.registry.register(readings)
         jobs.start()
+        drift.start()
         try:
             yield
         finally:
             app.state.end_soon()
             jobs.stop(max(END_STEP_S, remaining_s()))
+            drift.stop()
             observing.instruments.registry.unregister(readings)
             checks.close()
             close_core(core)

@@ -219,6 +219,13 @@ class Settings(BaseSettings):
     idempotency_hours: Annotated[
         float, Field(gt=0, le=24 * 365, description="How long an Idempotency-Key is remembered.")
     ] = 24.0
+    drift_flush_s: Annotated[
+        float,
+        Field(ge=0.05, le=3600, description="How often counted p-values are written to the record, for /drift."),
+    ] = 10.0
+    drift_kept_hours: Annotated[float, Field(ge=1, le=24 * 3660, description="How long counted p-values are kept.")] = (
+        24.0 * 60
+    )
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$", description="Least level logged.")] = "info"
     log_format: Annotated[
         Literal["json", "text"], Field(description="Log lines as JSON objects, or as text for people.")

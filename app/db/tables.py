@@ -305,6 +305,20 @@ class FitPartRow(Base):
     data: Mapped[bytes] = mapped_column(LargeBinary)
 
 
+class PValueRow(Base):
+    """P-values of a collection's answers within one hour, counted; see `app.drift`."""
+
+    __tablename__ = "p_values"
+    __table_args__ = (Index("ix_p_values_at", "at"),)  # for the end of old ones
+
+    collection_id: Mapped[int] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"), primary_key=True)
+    scorer: Mapped[str] = mapped_column(OrderedName, primary_key=True)
+    at: Mapped[datetime] = mapped_column(DateTime, primary_key=True)  # the full hour
+    counts: Mapped[list[int]] = mapped_column(JSON)  # at the edges of models.drift
+    expected: Mapped[list[float]] = mapped_column(JSON)  # up to each of them
+    calibration_n: Mapped[int] = mapped_column(Integer)  # fewest calibration images behind an answer
+
+
 class IdempotencyRow(Base):
     """The answer once given under an Idempotency-Key."""
 

@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.core import Core
+from app.drift.watch import DriftWatch
 from app.health.checks import GLANCE_S, OK, Checks
 from app.jobs.lanes import Lanes
 from app.jobs.process import WorkerProcess
@@ -33,11 +34,13 @@ class Readings(Collector):
         slots: Slots,
         checks: Checks,
         jobs: Lanes | WorkerProcess,
+        drift: DriftWatch,
     ) -> None:
         self._core = core
         self._slots = slots
         self._checks = checks
         self._jobs = jobs
+        self._drift = drift
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: registering is not to look."""
@@ -52,6 +55,7 @@ class Readings(Collector):
         yield from self._memory()
         yield from self._disk()
         yield from self._collections()
+        yield from self._drifts()
         yield from self._worker()
         if checks["record"] == OK:
             yield from self._record()
@@ -106,6 +110,25 @@ class Readings(Collector):
             labels,
             recall,
         )
+
+    def _drifts(self) -> Iterable[Metric]:
+        labels = ["collection", "scorer"]
+        names = {state.id: state.name for state in self._core.shelf.loaded()}
+        instruments = self._core.observing.instruments
+        p_values: dict[tuple[str, ...], float] = {}
+        images: dict[tuple[str, ...], float] = {}
+        for (collection_id, scorer), (p, n) in self._drift.found().items():
+            if collection_id in names:
+                place = (instruments.collections.label(names[collection_id]), instruments.scorers.label(scorer))
+                p_values[place] = min(p, p_values.get(place, 1.0))
+                images[place] = n + images.get(place, 0)
+        yield _many(
+            "oddity_drift_p_value",
+            "How often images like the normal ones would give p-values as uneven as those of the last day.",
+            labels,
+            p_values,
+        )
+        yield _many("oddity_drift_images", "Images of the last day that this is told by.", labels, images)
 
     def _worker(self) -> Iterable[Metric]:
         up = _many("oddity_worker_up", "Whether the workers of this server run.", ["where"], {})

@@ -35,6 +35,7 @@ PATHS = {
     f"{C}/classify": {"post"},
     f"{C}/explain": {"post"},
     f"{C}/feedback": {"post"},
+    f"{C}/drift": {"get"},
     f"{C}/clean": {"post"},
     f"{C}/compress": {"post"},
     f"{C}/calibrate": {"post"},

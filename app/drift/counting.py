@@ -1,0 +1,62 @@
+"""P-values of served answers, counted in memory and written to the record every few seconds.
+
+What a killed server had not written yet is lost, a few seconds' worth; no request waits for any of this.
+"""
+
+import threading
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy.exc import DBAPIError
+
+from app.clock import Clock
+from app.db.engine import Database
+from app.drift import repository
+from app.drift.repository import Key
+from models.drift import Counted, counted
+
+KEYS_MAX = 10_000  # collections, scorers and hours that may wait for the record
+
+
+class PValueCounts:
+    """Counts that wait to be written; safe for threads."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._waiting: dict[Key, Counted] = {}
+        self._lock = threading.Lock()
+
+    def note(self, collection_id: int, scorer: str, p_values: Sequence[float], n: int) -> None:
+        """Count the p-values of an answer that rests on n calibration images."""
+        if not p_values or not n:
+            return
+        hour = hour_of(self._clock())
+        self._add({Key(collection_id, scorer, hour): counted(p_values, n)})
+
+    def flush(self, database: Database) -> set[Key]:
+        """Write what waits; what. Raises what the database raises: then everything waits on."""
+        with self._lock:
+            taken, self._waiting = self._waiting, {}
+        if not taken:
+            return set()
+        try:
+            with database.write() as session:
+                repository.add(session, taken)
+        except DBAPIError:
+            self._add(taken)
+            raise
+        return set(taken)
+
+    def _add(self, more: dict[Key, Counted]) -> None:
+        with self._lock:
+            for key, one in more.items():
+                known = self._waiting.get(key)
+                if known is not None:
+                    self._waiting[key] = known + one
+                elif len(self._waiting) < KEYS_MAX:
+                    self._waiting[key] = one
+
+
+def hour_of(moment: datetime) -> datetime:
+    """The full hour before a moment."""
+    return moment.replace(minute=0, second=0, microsecond=0)

@@ -201,15 +201,15 @@ def _learn_runtimes(session: Session, state: CollectionState, page: Page) -> Non
 
 def _changes(session: Session, state: CollectionState) -> _Changes:
     since = state.sequence
-    deletions: Sequence[Any] = ()
+    gone: dict[str, Sequence[int]] = {"image_pk": (), "group_pk": ()}
     if since != NOTHING_YET:
-        statement = select(DeletionRow.image_pk, DeletionRow.group_pk).where(
-            DeletionRow.collection_id == state.id, DeletionRow.sequence > since
-        )
-        deletions = session.execute(statement).all()
+        for name in gone:
+            column = getattr(DeletionRow, name)
+            later = (DeletionRow.collection_id == state.id) & (DeletionRow.sequence > since)
+            gone[name] = session.scalars(select(column).where(later, column.is_not(None))).all()
     return _Changes(
-        gone=[image_pk for image_pk, _ in deletions if image_pk is not None],
-        gone_groups=[group_pk for _, group_pk in deletions if group_pk is not None],
+        gone=gone["image_pk"],
+        gone_groups=gone["group_pk"],
         groups=_groups(session, state.id, since),
         compressed=_compressed(session, state),
     )

@@ -28,6 +28,7 @@ MIGRATIONS = Path(__file__).resolve().parent.parent.parent / "migrations"
 MIGRATION_LOCK = zlib.crc32(b"oddity migrations")  # of PostgreSQL's advisory locks, by any number that is ours alone
 POSTGRESQL = "postgresql+psycopg"
 CONNECT_S = 10
+WAL_KEPT_BYTES = 64 << 20  # a larger log of a large transaction is cut down to this by the first write after it
 # More connections than one server process works on requests at the same time only take from the other processes:
 # PostgreSQL allows 100 in all by default.
 POOLS: dict[str, dict[str, Any]] = {
@@ -193,8 +194,16 @@ def _alembic_configuration(connection: Connection) -> Config:
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # BEGIN is ours to send
     # Half of a page of 4 KiB, SQLite's own choice, would lie idle behind a vector of 512 numbers. New files only.
-    for pragma in ("page_size=8192", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {pragma}")
+    # Some builds write zeros over whatever is deleted, which doubles what a large deletion writes.
+    for pragma in (
+        "page_size=8192",
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        "secure_delete=FAST",
+        f"journal_size_limit={WAL_KEPT_BYTES}",
+    ):
+        connection.execute(f"PRAGMA {pragma}").close()
 
 
 def _begin_sqlite(connection: Connection) -> None:

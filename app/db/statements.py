@@ -1,7 +1,10 @@
 """Statements that the two databases write differently."""
 
+import json
+from collections.abc import Sequence
 from typing import Any
 
+from sqlalchemy import BigInteger, Integer, Select, cast, func, literal, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import Insert
@@ -18,3 +21,11 @@ def insert_unless_there(session: Session, table: type[Base], values: dict[str, A
     """
     insert: Insert = INSERTS[session.get_bind().dialect.name](table).values(**values).on_conflict_do_nothing()
     return insert
+
+
+def chosen_numbers(session: Session, numbers: Sequence[int]) -> Select[tuple[int]]:
+    """These numbers as a query, for an IN of any length: they travel as one parameter."""
+    if session.get_bind().dialect.name == "sqlite":
+        listed = func.json_each(json.dumps(list(numbers))).table_valued("value")
+        return select(cast(listed.c.value, Integer))
+    return select(func.unnest(literal(list(numbers), postgresql.ARRAY(BigInteger))))

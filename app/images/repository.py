@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Row, delete, insert, inspect, select
+from sqlalchemy import ColumnElement, Row, delete, insert, inspect, literal, select
 from sqlalchemy.orm import Session
 
-from app.db.statements import insert_unless_there
+from app.db.statements import chosen_numbers, insert_unless_there
 from app.db.tables import CollectionRow, DeletionRow, ImageRow, RuntimeRow, VectorRow
 
 PAGE_ROWS = 4096
@@ -104,14 +104,29 @@ def _values(rows: Iterable[ImageRow]) -> list[dict[str, Any]]:
     return [{name: getattr(row, name) for name in names} for row in rows]
 
 
-def remove(session: Session, collection_id: int, pks: Sequence[int], sequence: int) -> None:
-    """Delete images and note it for followers."""
-    for start in range(0, len(pks), PARAMETERS_MAX):
-        some = pks[start : start + PARAMETERS_MAX]
-        chosen = delete(ImageRow).where(ImageRow.collection_id == collection_id, ImageRow.id.in_(some))
-        session.execute(chosen, execution_options={"synchronize_session": False})
-        gone = [{"collection_id": collection_id, "image_pk": pk, "sequence": sequence} for pk in some]
-        session.execute(insert(DeletionRow), gone)
+def remove(session: Session, collection_id: int, pks: Sequence[int], sequence: int) -> int:
+    """How many of these images were deleted; followers are told."""
+    return _remove(session, collection_id, [ImageRow.id.in_(chosen_numbers(session, pks))], sequence) if pks else 0
+
+
+def remove_equal(session: Session, collection_id: int, sequence: int, **equal: str | None) -> int:
+    """How many images were deleted: all whose named columns equal the values given (None: any); followers are told."""
+    chosen = [getattr(ImageRow, name) == value for name, value in equal.items() if value is not None]
+    return _remove(session, collection_id, chosen, sequence)
+
+
+def _remove(session: Session, collection_id: int, chosen: Iterable[ColumnElement[bool]], sequence: int) -> int:
+    """Three statements however many images there are: a million, one by one, take minutes."""
+    images = select(ImageRow.id).where(ImageRow.collection_id == collection_id, *chosen)
+    noted = images.add_columns(ImageRow.collection_id, literal(sequence))
+    session.execute(
+        insert(DeletionRow).from_select([DeletionRow.image_pk, DeletionRow.collection_id, DeletionRow.sequence], noted)
+    )
+    quietly = {"synchronize_session": False}
+    # Not left to the foreign key alone, which looks the vectors of each image up by itself.
+    session.execute(delete(VectorRow).where(VectorRow.image_pk.in_(images)), execution_options=quietly)
+    gone = delete(ImageRow).where(ImageRow.collection_id == collection_id, *chosen)
+    return int(session.execute(gone, execution_options=quietly).rowcount)
 
 
 def change_roles(rows: Iterable[ImageRow], role: str, sequence: int, now: datetime) -> None:

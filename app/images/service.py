@@ -362,15 +362,18 @@ def delete_images(core: Core, name: str, selection: Selection) -> dict[str, Any]
             found = list(repository.by_ids(session, state.id, selection.ids).values())
             missing = sorted(set(selection.ids) - {row.image_id for row in found})
             gone = [row.id for row in found if _selected(selection, row) and _fits(chosen, row)]
+            deleted = repository.remove(session, state.id, gone, sequence)
         else:
             missing = []
-            columns = (ImageRow.id,) if chosen.is_empty else FACTS
             equal = selection.model_dump(include={"role", "label", "group"})
-            rows = repository.facts(session, state.id, *columns, **equal)
-            gone = [row.id for row in rows if chosen.is_empty or _fits(chosen, row)]
-        repository.remove(session, state.id, gone, sequence)
+            if chosen.is_empty:
+                deleted = repository.remove_equal(session, state.id, sequence, **equal)
+            else:
+                rows = repository.facts(session, state.id, *FACTS, **equal)
+                gone = [row.id for row in rows if _fits(chosen, row)]
+                deleted = repository.remove(session, state.id, gone, sequence)
     core.shelf.follow(state)
-    return {"deleted": len(gone), "missing": missing, "sequence": sequence}
+    return {"deleted": deleted, "missing": missing, "sequence": sequence}
 
 
 def delete_image(core: Core, name: str, image_id: str) -> int:

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
 from starlette.testclient import TestClient
 
 from app import storage
+from app.db import engine
+from app.db.engine import Database
 from app.main import create_app
 from app.settings import Settings
 from app.storage import FolderFiles
@@ -165,3 +167,17 @@ def test_a_failed_write_leaves_no_row_and_no_name(settings: Settings, monkeypatc
         assert [one["id"] for one in client.get("/v1/collections/c/images").json()["images"]] == ["a"]
         add(client, "c", {"b": png(2)})
         assert client.get("/v1/collections/c/images/b/content").content == png(2)
+
+
+def test_the_log_of_a_large_transaction_is_cut_down_by_the_next_write(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(engine, "WAL_KEPT_BYTES", 1 << 20)
+    database = Database(f"sqlite:///{tmp_path / 'record.db'}")
+    log = tmp_path / "record.db-wal"
+    with database.write() as session:
+        session.execute(text("CREATE TABLE numbers (bytes BLOB)"))
+        session.execute(text("INSERT INTO numbers VALUES (:bytes)"), [{"bytes": os.urandom(8000)} for _ in range(1200)])
+    assert log.stat().st_size > 8 << 20  # so much is copied back by itself
+    with database.write() as session:
+        session.execute(text("INSERT INTO numbers VALUES (0)"))
+    assert log.stat().st_size <= 1 << 20
+    database.close()

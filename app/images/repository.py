@@ -4,11 +4,11 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, Row, delete, insert, inspect, literal, select
+from sqlalchemy import ColumnElement, CursorResult, Row, delete, insert, inspect, literal, select
 from sqlalchemy.orm import Session
 
 from app.db.statements import chosen_numbers, insert_unless_there
@@ -126,7 +126,8 @@ def _remove(session: Session, collection_id: int, chosen: Iterable[ColumnElement
     # Not left to the foreign key alone, which looks the vectors of each image up by itself.
     session.execute(delete(VectorRow).where(VectorRow.image_pk.in_(images)), execution_options=quietly)
     gone = delete(ImageRow).where(ImageRow.collection_id == collection_id, *chosen)
-    return int(session.execute(gone, execution_options=quietly).rowcount)
+    done = cast(CursorResult[Any], session.execute(gone, execution_options=quietly))
+    return done.rowcount
 
 
 def change_roles(rows: Iterable[ImageRow], role: str, sequence: int, now: datetime) -> None:

@@ -5,6 +5,8 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.routing import APIRoute
 
+from app.access.caller import Caller
+from app.access.gate import CALLER, Doorkeepers
 from app.core import Core
 from app.errors import Invalid
 from app.health.checks import Checks
@@ -41,6 +43,16 @@ def _mapping(request: Request) -> Slots:
     return slots
 
 
+def _caller(request: Request) -> Caller:
+    caller: Caller = request.scope[CALLER]
+    return caller
+
+
+def _doors(request: Request) -> Doorkeepers:
+    doors: Doorkeepers = request.app.state.doors
+    return doors
+
+
 async def refuse_unknown_parameters(request: Request) -> None:
     """Refuse a query parameter that the path does not know: a misspelt filter must not answer as if it were none.
 
@@ -61,3 +73,5 @@ ProbesDependency = Annotated[Slots, Depends(_probes)]  # answers to probes while
 ChecksDependency = Annotated[Checks, Depends(_checks)]
 RefitsDependency = Annotated[Slots, Depends(_refits)]  # for fits that requests wait for
 MappingDependency = Annotated[Slots, Depends(_mapping)]  # for maps, which score one image hundreds of times
+CallerDependency = Annotated[Caller, Depends(_caller)]  # for paths that show more than one collection
+DoorsDependency = Annotated[Doorkeepers, Depends(_doors)]

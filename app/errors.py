@@ -1,12 +1,15 @@
 """Errors of the service, and the one table from any exception to an HTTP answer.
 
     ServiceError
+    ├── Unauthenticated     401 (WWW-Authenticate)
+    ├── Forbidden           403
     ├── NotFound            404
     ├── Conflict            409
     ├── PreconditionFailed  412
     ├── TooLarge            413
     ├── UnsupportedMedia    415
     ├── Invalid             422
+    ├── TooMany             429 (Retry-After)
     ├── BytesDamaged        500, and told: nothing else brings it to light
     └── Busy                503 (Retry-After)
 
@@ -44,11 +47,25 @@ class ServiceError(Exception):
     status = 500
     code = "internal"
 
+    retry_after_s = 1  # told with 429 and 503
+
     def __init__(self, detail: str, code: str | None = None, **more: Any) -> None:
         super().__init__(detail)
         self.detail = detail
         self.code = code or type(self).code
         self.more = more
+
+
+class Unauthenticated(ServiceError):
+    """The request brings no key, or none that is good here."""
+
+    status, code = 401, "key_missing"
+
+
+class Forbidden(ServiceError):
+    """The request's key is good, but not for this."""
+
+    status, code = 403, "forbidden"
 
 
 class NotFound(ServiceError):
@@ -85,6 +102,16 @@ class Invalid(ServiceError):
     """A parameter or the body is malformed or out of range."""
 
     status, code = 422, "invalid"
+
+
+class TooMany(ServiceError):
+    """The request's key has made all the requests that it may make for now."""
+
+    status, code = 429, "rate_exceeded"
+
+    def __init__(self, detail: str, code: str | None = None, *, retry_after_s: int = 1) -> None:
+        super().__init__(detail, code)
+        self.retry_after_s = retry_after_s
 
 
 class BytesDamaged(ServiceError):
@@ -124,7 +151,6 @@ TABLE: dict[type[Exception], tuple[int, str]] = {
     index_errors.NotFinite: (422, "not_finite"),
     OperationalError: (503, "record_unavailable"),
 }
-RETRY_AFTER_S = 1
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DISK_FULL_SQLSTATES = ("53100",)  # PostgreSQL's disk_full
 
@@ -139,7 +165,7 @@ class ProblemResponse(JSONResponse):
         return json.dumps(content, separators=(",", ":")).encode("ascii")
 
 
-def problem(status: int, code: str, detail: str, instance: str, **more: Any) -> JSONResponse:
+def problem(status: int, code: str, detail: str, instance: str, *, retry_after_s: int = 1, **more: Any) -> JSONResponse:
     """The one body shape of all errors."""
     body = {
         "type": f"urn:oddity:problem:{code}",
@@ -150,7 +176,9 @@ def problem(status: int, code: str, detail: str, instance: str, **more: Any) -> 
         "code": code,
         **more,
     }
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if status in (429, 503) else None
+    headers = {"Retry-After": str(retry_after_s)} if status in (429, 503) else {}
+    if status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="oddity"'
     return ProblemResponse(body, status_code=status, headers=headers)
 
 
@@ -198,10 +226,10 @@ def install(app: FastAPI) -> None:
     """Register the handlers, so that every error leaves as problem+json."""
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(Exception, _any)
+    app.add_exception_handler(Exception, respond)
     kinds: list[type[Exception]] = [ServiceError, OSError, *TABLE]
     for kind in kinds:
-        app.add_exception_handler(kind, _any)
+        app.add_exception_handler(kind, respond)
 
 
 def _instance(request: Request) -> str:
@@ -209,14 +237,16 @@ def _instance(request: Request) -> str:
     return quote(request.scope["path"], safe="/:@!$&'()*+,;=~")
 
 
-async def _any(request: Request, error: Exception) -> JSONResponse:
+async def respond(request: Request, error: Exception) -> JSONResponse:
+    """The answer that an exception of any layer becomes."""
     status, code, detail = describe(error)
     if status >= 500:
         log.log(
             logging.ERROR if status == 500 else logging.WARNING, "%s", code, exc_info=error if status == 500 else None
         )
-    more = error.more if isinstance(error, ServiceError) else {}
-    return problem(status, code, detail, _instance(request), **more)
+    if not isinstance(error, ServiceError):
+        return problem(status, code, detail, _instance(request))
+    return problem(status, code, detail, _instance(request), retry_after_s=error.retry_after_s, **error.more)
 
 
 async def _validation(request: Request, error: Exception) -> JSONResponse:
@@ -226,7 +256,7 @@ async def _validation(request: Request, error: Exception) -> JSONResponse:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if first["where"] == "body" and kind != "application/json" and not kind.endswith("+json"):
         error = UnsupportedMedia(f"Content type `{kind}` is not read here; send application/json.")
-        return await _any(request, error)
+        return await respond(request, error)
     detail = f"`{first['where']}`: {first['what']}."
     return problem(422, "invalid", detail, _instance(request), errors=errors)
 
@@ -234,7 +264,7 @@ async def _validation(request: Request, error: Exception) -> JSONResponse:
 async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if isinstance(error.__cause__, ServiceError):  # raised while the framework read the body
-        return await _any(request, error.__cause__)
+        return await respond(request, error.__cause__)
     codes = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
     detail = str(error.detail)
     if error.status_code == 404:

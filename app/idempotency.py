@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
+from app.access.caller import current
 from app.clock import Clock
 from app.db.engine import Database
 from app.db.tables import IdempotencyRow
@@ -21,11 +22,20 @@ from app.errors import Conflict, Invalid
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A write under a key: where, which key, and a hash of what was sent."""
+    """A write under a key: where, which key, and a hash of what was sent.
+
+    Callers have keys of their own: nobody gets the answer to what another has sent.
+    """
 
     scope: str
     key: str
     body_sha256: str
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """What the answer is kept under. The scope comes first: `forget` goes by its beginning."""
+        caller = current.get().key_id
+        return (self.scope if caller is None else f"{self.scope} {caller}", self.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +65,7 @@ class Idempotency:
         if request is None:
             yield None
             return
-        place = (request.scope, request.key)
+        place = request.place
         with self._lock:
             if place in self._running:
                 raise Conflict(
@@ -74,15 +84,16 @@ class Idempotency:
             return
         now = self._clock()
         session.execute(delete(IdempotencyRow).where(IdempotencyRow.created_at < now - self._keep))
-        if session.get(IdempotencyRow, (request.scope, request.key)) is not None:  # another process was quicker
+        scope, key = request.place
+        if session.get(IdempotencyRow, (scope, key)) is not None:  # another process was quicker
             raise Conflict(
                 "A request with this Idempotency-Key was answered just now; repeat yours to get that answer.",
                 "idempotency_running",
             )
         session.add(
             IdempotencyRow(
-                scope=request.scope,
-                key=request.key,
+                scope=scope,
+                key=key,
                 body_sha256=request.body_sha256,
                 status=answer.status,
                 body=answer.body,
@@ -96,7 +107,7 @@ class Idempotency:
 
     def _answered(self, request: Request) -> Answer | None:
         with self._database.read() as session:
-            row = session.get(IdempotencyRow, (request.scope, request.key))
+            row = session.get(IdempotencyRow, request.place)
         if row is None or row.created_at < self._clock() - self._keep:
             return None
         if row.body_sha256 != request.body_sha256:

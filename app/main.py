@@ -7,11 +7,17 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import Depends, FastAPI
 from starlette.types import ASGIApp
 
 from app import errors
+from app.access.audit import Audit
+from app.access.gate import Doorkeepers, Gate
+from app.access.keyring import Keyring
+from app.access.ledger import Ledger
+from app.access.meter import Meter
 from app.bodies import BodyLimit
 from app.classes.endpoints import router as classes_router
 from app.clock import Clock, utc_now
@@ -29,6 +35,7 @@ from app.explaining.endpoints import router as explaining_router
 from app.feedback.endpoints import router as feedback_router
 from app.fitted_shelf import FittedShelf
 from app.groups.endpoints import router as groups_router
+from app.headers import SecurityHeaders
 from app.health.checks import Checks
 from app.health.endpoints import router as health_router
 from app.idempotency import Idempotency
@@ -41,12 +48,14 @@ from app.indexing.service import HANDLERS as INDEXING
 from app.jobs.endpoints import router as jobs_router
 from app.jobs.lanes import Lanes
 from app.jobs.process import WorkerProcess
+from app.keys.endpoints import router as keys_router
 from app.limits import LeaveWhenGone, Slots
 from app.memory import memory_bytes, memory_for_collections
 from app.monitoring.instruments import Instruments
 from app.monitoring.readings import Readings
 from app.monitoring.tracing import open_tracing
 from app.observe import Observing, RequestLog
+from app.openapi import add_security
 from app.overview.endpoints import router as overview_router
 from app.page import PageFiles
 from app.page import router as page_router
@@ -83,6 +92,7 @@ ROUTERS = (
     duplicates_router,
     snapshots_router,
     jobs_router,
+    keys_router,
     health_router,
 )
 HANDLERS = {**UPKEEP, **IMPORTING, **DUPLICATES, **SNAPSHOTS, **SCORERS, **INDEXING}
@@ -149,13 +159,35 @@ def jobs_of(core: Core) -> Lanes | WorkerProcess:
 
 
 class Service(FastAPI):
-    """The application with ids, counts and the log around all of it, the answers to what nobody expected too."""
+    """The application with ids, counts, headers and the log around all of it, the answers to what nobody expected too.
+
+    Its document of the interface says which scope a path takes.
+    """
 
     observing: Observing
 
+    def openapi(self) -> dict[str, Any]:
+        """The document of the interface; made once."""
+        is_new = self.openapi_schema is None
+        document = super().openapi()
+        if is_new:
+            add_security(document)
+        return document
+
     def build_middleware_stack(self) -> ASGIApp:
         """The layers that a request passes through."""
-        return RequestLog(super().build_middleware_stack(), self.observing)
+        return RequestLog(SecurityHeaders(super().build_middleware_stack()), self.observing)
+
+
+def open_doors(core: Core) -> Doorkeepers:
+    """What the gate of a server asks: keys, what they may do at once, and where it is written down."""
+    settings = core.settings
+    admin_key = None if settings.admin_key is None else settings.admin_key.get_secret_value()
+    meter = Meter(core.clock)
+    audit = Audit(settings.data / "audit", settings.audit_limit_bytes, settings.audit_limit_files)
+    return Doorkeepers(
+        Keyring(core.database, core.clock, admin_key), meter, Ledger(core.database, audit, meter, core.clock)
+    )
 
 
 def ending(
@@ -194,6 +226,8 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
         app.state.mapping = Slots(
             max(1, settings.inference_slots // 4), settings.queue_limit_requests, settings.deadline_s
         )
+        app.state.doors = doors = open_doors(core)
+        doors.ledger.start()
         jobs = jobs_of(core)
         app.state.wake_jobs = jobs.wake
         app.state.checks = checks = Checks(core, jobs.fault)
@@ -211,6 +245,7 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
             drift.stop()
             observing.instruments.registry.unregister(readings)
             checks.close()
+            doors.ledger.stop()
             close_core(core)
             observing.close()
 
@@ -232,6 +267,7 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
         BodyLimit, limit_bytes=settings.body_limit_bytes, budget_bytes=settings.bodies_limit_bytes, apart=UPLOADS
     )
     app.add_middleware(LeaveWhenGone)
+    app.add_middleware(Gate, access=settings.access)
     app.mount("/static", PageFiles(packages=[("app", "static")]), name="static")
     for router in ROUTERS:
         app.include_router(router)

@@ -107,6 +107,7 @@ class RequestLog:
         given = dict(scope["headers"]).get(b"x-request-id", b"")
         request_id = given.decode() if GIVEN_ID.fullmatch(given) else uuid.uuid4().hex
         instruments = self.observing.instruments
+        scope["oddity.request"] = request_id  # for the audit log
         started = time.perf_counter()
         status = 500
 

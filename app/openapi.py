@@ -2,6 +2,18 @@
 
 from typing import Any
 
+from app.access.rules import needed
+
+REFUSALS = {
+    "401": {"description": "No API key, or one that is unknown, revoked or expired; only where keys are asked for."},
+    "403": {"description": "The key lacks the scope, or is not for this collection."},
+    "429": {"description": "The key has made all the requests that it may make for now; see `Retry-After`."},
+}
+SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key."},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An API key."},
+}
+
 
 def images_body(**fields: str) -> dict[str, Any]:
     """The three ways to send images, with these further form fields (name -> what it is)."""
@@ -46,6 +58,19 @@ def file_body(field: str, description: str, kinds: list[str], **fields: str) -> 
     document = {"schema": {"type": "object", "properties": _any(fields)}}
     content = {"multipart/form-data": form, **raw, "application/json": document}
     return {"requestBody": {"required": True, "content": content}}
+
+
+def add_security(document: dict[str, Any]) -> None:
+    """Say in the document of the interface where a key goes, which scope a path takes, and how it is refused."""
+    document.setdefault("components", {})["securitySchemes"] = SCHEMES
+    for path, item in document["paths"].items():
+        for verb, operation in item.items():
+            need = needed(verb.upper(), path)
+            if need.scope is None:
+                continue
+            # Bearer schemes have had scopes since OpenAPI 3.1.
+            operation["security"] = [{name: [need.scope]} for name in SCHEMES]
+            operation["responses"] = {**REFUSALS, **operation["responses"]}
 
 
 def _any(fields: dict[str, str]) -> dict[str, Any]:

@@ -114,6 +114,29 @@ class Settings(BaseSettings):
         ),
     ] = "auto"
 
+    access: Annotated[
+        Literal["auto", "keys", "open"],
+        Field(
+            description="Who may send requests: holders of an API key (keys), anybody (open), or anybody on this "
+            "machine's own address and holders of a key on every other (auto)."
+        ),
+    ] = "auto"
+    admin_key: Annotated[
+        SecretStr | None,
+        Field(
+            min_length=32,
+            max_length=256,
+            description="A key with scope admin that is not in the record, for the first start of a deployment.",
+        ),
+    ] = None
+    audit_limit_bytes: Annotated[
+        int,
+        Field(ge=4096, le=2**32, description="Size at which a file of the audit log is closed and a new one begun."),
+    ] = 16 * 2**20
+    audit_limit_files: Annotated[
+        int, Field(ge=2, le=100_000, description="Most files of the audit log; the oldest go.")
+    ] = 20
+
     body_limit_bytes: Annotated[
         int, Field(ge=1024, le=2**34, description="Largest request body, counted while it arrives.")
     ] = 512 * 2**20

@@ -36,7 +36,8 @@ def open_client(server: str | None, data: Path | None) -> Iterator[Client]:
             yield client
         return
     # A command is over too soon for a process beside it.
-    settings = folder_settings(data).model_copy(update={"jobs": "thread"})
+    # Whoever holds the folder needs no key.
+    settings = folder_settings(data).model_copy(update={"jobs": "thread", "access": "open"})
     # Imported here by name, since a client of a running server needs neither torch nor a database.
     application = importlib.import_module("app.main").create_app(settings)
     with (

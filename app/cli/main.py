@@ -27,6 +27,8 @@ COMMANDS = {
     "search": "Find the images most like one image.",
     "fit": "Fit a method to a collection.",
     "scorers": "List the methods, or the scorers of a collection.",
+    "keys": "Make, list, rotate and revoke API keys.",
+    "audit": "Show who wrote what, and what keys were used for.",
     "migrate": "Bring the tables of the record to this version.",
     "collect": "Delete files and notes that nobody needs any more; workers do it by themselves.",
     "weights": "List the weights of backbones, or fetch some once.",

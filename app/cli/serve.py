@@ -6,16 +6,22 @@ import math
 import signal
 import socket
 import sys
+from ipaddress import ip_address
 from typing import Annotated
 
 import httpx2
 import typer
 import uvicorn
 from fastapi import FastAPI
+from sqlalchemy.exc import SQLAlchemyError
 
+from app.access.keyring import Keyring
 from app.cli.client import folder_settings
 from app.cli.console import messages
+from app.cli.failures import CommandFailed
 from app.cli.options import DataOption
+from app.clock import utc_now
+from app.db.engine import Database
 from app.main import create_app
 from app.observe import log_to_stderr
 from app.settings import Settings
@@ -30,17 +36,54 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free one.")] = 8000,
     data: DataOption = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Let anybody who reaches this address do everything, without a key.")
+    ] = False,
 ) -> None:
     """Run the service until Ctrl-C or SIGTERM. The record is migrated and the data folder made when needed.
 
     At the end everything accepted is answered and running jobs go back into the queue, within ODDITY_SHUTDOWN_S.
+    Beyond this machine's own address it asks for API keys: see `oddity keys create --help`.
     """
-    settings = folder_settings(data)
+    settings = settings_for(host, folder_settings(data), insecure=insecure)
     log_to_stderr(settings.log_level, settings.log_format)
     logging.getLogger("oddity").info("settings", extra={"facts": settings.model_dump(mode="json")})
     # The web server raises the signal again when it has ended well: that is a success.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     announced_server(settings, host, port).run()
+
+
+def settings_for(host: str, settings: Settings, *, insecure: bool = False) -> Settings:
+    """The settings, with who may send requests decided. Raises CommandFailed where nobody could be let in."""
+    if insecure:
+        return settings.model_copy(update={"access": "open"})
+    if settings.access == "open" or (settings.access == "auto" and _is_loopback(host)):
+        return settings
+    database = Database(settings.database, settings.database_busy_s)
+    try:
+        database.migrate()
+        has_keys = settings.admin_key is not None or Keyring(database, utc_now).has_keys()
+    except SQLAlchemyError as error:
+        raise CommandFailed(f"The record cannot be used: {error}") from error
+    finally:
+        database.close()
+    if not has_keys:
+        raise CommandFailed(
+            f"Others would reach the service at {host}, and there is no API key yet. Make the first one with "
+            "`oddity keys create NAME --scope admin`, or set ODDITY_ADMIN_KEY. If anybody who reaches that address may "
+            "do everything, say so: --insecure, or ODDITY_ACCESS=open.",
+            2,
+        )
+    return settings.model_copy(update={"access": "keys"})
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address; a name may stand for several."""
+    try:
+        found = socket.getaddrinfo(host or "0.0.0.0", None, type=socket.SOCK_STREAM)  # noqa: S104
+    except OSError:
+        return False  # uvicorn will say that there is no such address
+    return all(ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)
 
 
 def announced_server(settings: Settings, host: str, port: int) -> "AnnouncedServer":
@@ -80,7 +123,9 @@ class AnnouncedServer(uvicorn.Server):
         messages().print(
             f"Oddity serves {self._settings.data.resolve()} at {url}/ (interface: {url}/docs)", soft_wrap=True
         )
-        if await self._is_empty():
+        if self._settings.access == "keys":
+            messages().print("It asks for an API key; see `oddity keys`.")
+        elif await self._is_empty():
             messages().print(
                 f"There is no collection yet. In another terminal, try: oddity demo --server {url}",
                 soft_wrap=True,

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Body, Header, Query, Response
 from app.bodies import parse
 from app.collections import service
 from app.collections.settings import CollectionSettings
-from app.dependencies import CoreDependency, SlotsDependency
+from app.dependencies import CallerDependency, CoreDependency, SlotsDependency
 from app.names import After, CollectionName
 
 router = APIRouter(tags=["collections"])
@@ -73,11 +73,12 @@ async def get_collection(
 async def list_collections(
     core: CoreDependency,
     slots: SlotsDependency,
+    caller: CallerDependency,
     cursor: Annotated[str, Query(max_length=128, description="`next` of the page before.")] = "",
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> dict[str, Any]:
-    """All collections in order of name."""
-    collections, following = await slots.run(service.list_collections, core, cursor, limit)
+    """All collections that the caller's key is for, in order of name."""
+    collections, following = await slots.run(service.list_collections, core, caller, cursor, limit)
     return {"collections": collections, "next": following}
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from app.db.statements import insert_unless_there
@@ -46,11 +46,11 @@ def require(session: Session, name: str, *, locked: bool = False) -> CollectionR
     return row
 
 
-def page(session: Session, after: str, limit: int) -> Sequence[CollectionRow]:
-    """Collections in order of name, after this name."""
+def page(session: Session, seen: ColumnElement[bool], after: str, limit: int) -> Sequence[CollectionRow]:
+    """Collections that are `seen`, in order of name, after this name."""
     statement = (
         select(CollectionRow)
-        .where(CollectionRow.name > after, ~CollectionRow.name.startswith(HIDDEN))
+        .where(seen, CollectionRow.name > after, ~CollectionRow.name.startswith(HIDDEN))
         .order_by(CollectionRow.name)
         .limit(limit)
     )

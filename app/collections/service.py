@@ -4,6 +4,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from app.access.caller import Caller
 from app.clock import shown
 from app.collections import repository
 from app.collections.settings import EMBEDDING_FIELDS, CollectionSettings
@@ -86,10 +87,10 @@ def get_collection(core: Core, name: str, after: int | None = None) -> tuple[dic
         return _shown(session, row), etag(row)
 
 
-def list_collections(core: Core, after: str, limit: int) -> tuple[list[dict[str, Any]], str | None]:
-    """Collections in order of name, and the name to go on after when there are more."""
+def list_collections(core: Core, caller: Caller, after: str, limit: int) -> tuple[list[dict[str, Any]], str | None]:
+    """Collections that a caller sees, in order of name, and the name to go on after when there are more."""
     with core.database.read() as session:
-        rows = repository.page(session, after, limit + 1)
+        rows = repository.page(session, caller.seen(CollectionRow.name), after, limit + 1)
         shown_rows = [_shown(session, row) for row in rows[:limit]]
     return shown_rows, (rows[limit - 1].name if len(rows) > limit else None)
 

@@ -5,12 +5,13 @@ row, not a database sequence, because those become visible out of order). Follow
 above the sequence they know.
 """
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Date,
     DateTime,
     ForeignKey,
     Index,
@@ -401,3 +402,43 @@ class IndexFileRow(Base):
     digest: Mapped[str] = mapped_column(String(64))
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(DateTime)
+
+
+class ApiKeyRow(Base):
+    """A key: what it may do, and hashes of the token it is presented as. Revoked ones stay, for the audit log."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    name: Mapped[str] = mapped_column(OrderedName, unique=True)
+    secret_sha256: Mapped[str] = mapped_column(String(64))
+    former_sha256: Mapped[str | None] = mapped_column(String(64), default=None)  # before the newest rotation
+    former_until: Mapped[datetime | None] = mapped_column(DateTime, default=None)
+    scopes: Mapped[list[str]] = mapped_column(JSON)
+    collections: Mapped[list[str]] = mapped_column(JSON)  # names, or beginnings of names that end in `*`
+    requests_per_s: Mapped[float | None] = mapped_column(default=None)
+    requests_per_day: Mapped[int | None] = mapped_column(BigInteger, default=None)
+    created_at: Mapped[datetime] = mapped_column(DateTime)
+    rotated_at: Mapped[datetime | None] = mapped_column(DateTime, default=None)
+    expires_at: Mapped[datetime | None] = mapped_column(DateTime, default=None)
+    revoked_at: Mapped[datetime | None] = mapped_column(DateTime, default=None)
+    last_used_at: Mapped[datetime | None] = mapped_column(DateTime, default=None)  # to within a minute
+
+
+class KeyUsageRow(Base):
+    """How many requests a key with a daily quota has made on a day in UTC."""
+
+    __tablename__ = "key_usage"
+
+    key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.id", ondelete="CASCADE"), primary_key=True)
+    day: Mapped[date] = mapped_column(Date, primary_key=True)
+    requests: Mapped[int] = mapped_column(BigInteger)
+
+
+class AccessRow(Base):
+    """The one row that every change of keys counts up, so that a look at it tells whether there was one."""
+
+    __tablename__ = "access"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    version: Mapped[int] = mapped_column(BigInteger)

@@ -6,7 +6,8 @@ from fastapi import APIRouter, Header
 from fastapi.responses import JSONResponse, Response
 from prometheus_client.exposition import choose_encoder
 
-from app.dependencies import ChecksDependency, CoreDependency, ProbesDependency
+from app.access.caller import STRANGER
+from app.dependencies import CallerDependency, ChecksDependency, CoreDependency, ProbesDependency
 from app.errors import problem
 from app.health.checks import OK
 
@@ -20,10 +21,17 @@ async def healthz() -> dict[str, str]:
 
 
 @router.get("/readyz", responses={503: {"description": "Something needed is not usable; `checks` says what."}})
-async def readyz(checks: ChecksDependency, probes: ProbesDependency) -> JSONResponse:
-    """Whether requests would be served: record at hand and migrated, weights loaded, disk writable, worker alive."""
+async def readyz(checks: ChecksDependency, probes: ProbesDependency, caller: CallerDependency) -> JSONResponse:
+    """Whether requests would be served: record at hand and migrated, weights loaded, disk writable, worker alive.
+
+    What is wrong is told to holders of a key only, where keys are asked for.
+    """
     found = await probes.run(checks.run)
     faults = [f"{name}: {check}" for name, check in found.items() if check != OK]
+    if caller is STRANGER:
+        if faults:
+            return problem(503, "not_ready", "The service is not ready.", "/readyz")
+        return JSONResponse({"status": "ready"})
     if faults:
         return problem(503, "not_ready", "; ".join(faults), "/readyz", checks=found)
     return JSONResponse({"status": "ready", "checks": found})

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from app.dependencies import CoreDependency, SlotsDependency
+from app.dependencies import CallerDependency, CoreDependency, SlotsDependency
 from app.importing import service
 from app.importing.schemas import ImportId
 from app.jobs.schemas import Wait
@@ -41,6 +41,7 @@ async def import_images(
     core: CoreDependency,
     slots: SlotsDependency,
     wake: WakeDependency,
+    caller: CallerDependency,
     wait: Wait = 0.0,
     idempotency_key: IdempotencyKey = None,
 ) -> JSONResponse:
@@ -54,7 +55,7 @@ async def import_images(
     )
     archive, given = await receiver.read(request)
     given.pop("wait", None)
-    submitted = await slots.run(service.submit_import, core, c, archive, given, idempotency_key)
+    submitted = await slots.run(service.submit_import, core, caller, c, archive, given, idempotency_key)
     return await answer(core, slots, wake, submitted, wait)
 
 

@@ -11,10 +11,11 @@ from typing import Any
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from app.access.caller import Caller
 from app.bodies import Upload, parse
 from app.core import Core
 from app.db.tables import JobRow
-from app.errors import Busy, Conflict, Invalid, NotFound
+from app.errors import Busy, Conflict, Forbidden, Invalid, NotFound
 from app.idempotency import Request
 from app.images.schemas import AddParameters
 from app.images.service import add_images
@@ -46,11 +47,12 @@ def uploads_folder(core: Core) -> Path:
 
 
 def submit_import(
-    core: Core, name: str, archive: Received | None, given: dict[str, Any], key: str | None
+    core: Core, caller: Caller, name: str, archive: Received | None, given: dict[str, Any], key: str | None
 ) -> tuple[dict[str, Any], bool]:
     """The queued job, and whether the same Idempotency-Key had submitted it before.
 
-    Raises NotFound, Invalid, and Conflict where the folder is not one the operator allowed. The archive is deleted
+    Raises NotFound, Invalid, Conflict where the folder is not one the operator allowed, and Forbidden where a key that
+    is limited to some collections names a folder: what lies there may belong to others. The archive is deleted
     unless a new job has taken it.
     """
     is_taken = False
@@ -59,6 +61,8 @@ def submit_import(
         described = parameters.model_dump(mode="json", exclude_unset=True)
         if (archive is None) == (parameters.folder is None):
             raise Invalid("Send a zip or tar as `archive`, or name a `folder`; one of the two.", "source_missing")
+        if parameters.folder is not None and not caller.sees_everything:
+            raise Forbidden(f"Key `{caller.name}` is for some collections only; send an archive.", "folder_refused")
         core.shelf.get(name)
         if archive is not None:
             kind_of(archive.path)

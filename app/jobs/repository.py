@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
+from app.access.caller import Caller
 from app.db.tables import CollectionRow, JobRow
 
 ENDED = ("succeeded", "failed", "cancelled")
@@ -26,9 +27,13 @@ def collection_names(session: Session, rows: Sequence[JobRow]) -> dict[int, str]
     return {found.id: found.name for found in session.execute(statement)}
 
 
-def page(session: Session, before: str, limit: int, **equal: Any) -> Sequence[JobRow]:
-    """Jobs, newest first, older than this id, whose named columns equal the values given (None: any)."""
+def page(session: Session, caller: Caller, before: str, limit: int, **equal: Any) -> Sequence[JobRow]:
+    """Jobs that a caller sees, newest first, older than this id, whose named columns equal the values (None: any)."""
     statement = select(JobRow)
+    if not caller.sees_everything:
+        own = select(CollectionRow.id).where(caller.seen(CollectionRow.name))
+        made = JobRow.parameters["collection"].as_string()  # by a restore, which belongs to no collection yet
+        statement = statement.where(JobRow.collection_id.in_(own) | JobRow.collection_id.is_(None) & caller.seen(made))
     if before:
         statement = statement.where(JobRow.id < before)
     for name, value in equal.items():

@@ -7,11 +7,12 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from app.access.caller import ANYBODY, Caller
 from app.clock import shown
 from app.collections.repository import require
 from app.core import Core
 from app.db.tables import JobRow
-from app.errors import Conflict, NotFound
+from app.errors import Conflict, Forbidden, NotFound
 from app.idempotency import Answer, Request
 from app.jobs import repository
 
@@ -62,40 +63,51 @@ def submit(
     return answer, False
 
 
-def get_job(core: Core, job_id: str) -> dict[str, Any]:
-    """The job as it stands. Raises NotFound."""
+def get_job(core: Core, job_id: str, caller: Caller = ANYBODY) -> dict[str, Any]:
+    """The job as it stands. Raises NotFound, also where the caller does not see its collection."""
     with core.database.read() as session:
-        row = _require(session, job_id)
-        return show(row, _collection_name(session, row), core.clock())
+        row, name = _require(session, job_id, caller)
+        return show(row, name, core.clock())
 
 
 def list_jobs(
-    core: Core, collection: str | None, state: str | None, kind: str | None, before: str, limit: int
+    core: Core,
+    caller: Caller,
+    collection: str | None,
+    state: str | None,
+    kind: str | None,
+    before: str,
+    limit: int,
 ) -> tuple[list[dict[str, Any]], str | None]:
-    """Jobs, newest first, and the id to go on after when there are more."""
+    """Jobs that a caller sees, newest first, and the id to go on after when there are more."""
+    if collection is not None and not caller.sees(collection):
+        raise Forbidden(
+            f"Key `{caller.name}` is not for collection `{collection}`, whether there is one or not.",
+            "collection_refused",
+        )
     with core.database.read() as session:
         collection_id = None if collection is None else require(session, collection).id
-        rows = repository.page(session, before, limit + 1, collection_id=collection_id, state=state, kind=kind)
+        rows = repository.page(session, caller, before, limit + 1, collection_id=collection_id, state=state, kind=kind)
         names = repository.collection_names(session, rows)
         now = core.clock()
         jobs = [show(row, names.get(row.collection_id or 0), now) for row in rows[:limit]]
     return jobs, (rows[limit - 1].id if len(rows) > limit else None)
 
 
-def cancel(core: Core, job_id: str) -> dict[str, Any]:
+def cancel(core: Core, job_id: str, caller: Caller = ANYBODY) -> dict[str, Any]:
     """The job after its end was asked for: a queued one ends at once, a running one at its next step.
 
     Asking twice is one asking. Raises NotFound; Conflict when it has already ended in another way.
     """
     with core.database.write() as session:
-        row = _require(session, job_id)
+        row, name = _require(session, job_id, caller)
         if row.state in ("succeeded", "failed"):
             raise Conflict(f"Job `{job_id}` has already {row.state}; there is nothing left to cancel.", "job_ended")
         now = core.clock()
         row.cancel_requested = True
         if row.state == "queued":
             row.state, row.finished_at = "cancelled", now
-        return show(row, _collection_name(session, row), now)
+        return show(row, name, now)
 
 
 def has_ended(job: dict[str, Any]) -> bool:
@@ -133,12 +145,10 @@ def _progress(row: JobRow, now: datetime) -> dict[str, Any]:
     return {"stage": row.stage or "", "done": done, "total": total, "rate": rate, "remaining_s": remaining}
 
 
-def _require(session: Session, job_id: str) -> JobRow:
+def _require(session: Session, job_id: str, caller: Caller) -> tuple[JobRow, str | None]:
+    """The job, and the name of its collection."""
     row = repository.find(session, job_id)
-    if row is None:
+    name = None if row is None else repository.collection_names(session, [row]).get(row.collection_id or 0)
+    if row is None or not caller.sees(name or row.parameters.get("collection")):  # a restore makes its collection
         raise NotFound(f"There is no job `{job_id}`.", "job_unknown")
-    return row
-
-
-def _collection_name(session: Session, row: JobRow) -> str | None:
-    return repository.collection_names(session, [row]).get(row.collection_id or 0)
+    return row, name

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import FileResponse, JSONResponse
 
-from app.dependencies import CoreDependency, SlotsDependency
+from app.dependencies import CallerDependency, CoreDependency, SlotsDependency
 from app.jobs.schemas import Wait
 from app.jobs.submission import RESPONSES, WakeDependency, answer
 from app.names import CollectionName
@@ -85,6 +85,7 @@ async def restore(
     core: CoreDependency,
     slots: SlotsDependency,
     wake: WakeDependency,
+    caller: CallerDependency,
     wait: Wait = 0.0,
     idempotency_key: IdempotencyKey = None,
 ) -> JSONResponse:
@@ -98,5 +99,5 @@ async def restore(
     )
     file, given = await receiver.read(request)
     given.pop("wait", None)
-    submitted = await slots.run(service.submit_restore, core, c, file, given, idempotency_key)
+    submitted = await slots.run(service.submit_restore, core, caller, c, file, given, idempotency_key)
     return await answer(core, slots, wake, submitted, wait)

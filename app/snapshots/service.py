@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from app.access.caller import Caller
 from app.bodies import parse
 from app.clock import shown
 from app.collections.repository import find as find_collection
@@ -35,12 +36,12 @@ def submit_snapshot(core: Core, name: str, images: bool, key: str | None) -> tup
 
 
 def submit_restore(
-    core: Core, name: str, file: Received | None, given: dict[str, Any], key: str | None
+    core: Core, caller: Caller, name: str, file: Received | None, given: dict[str, Any], key: str | None
 ) -> tuple[dict[str, Any], bool]:
     """The queued job, once the manifest was read: what can be known to fail fails here.
 
-    Raises Conflict where the name is taken or the embedding is not here, Invalid where this is no snapshot. The
-    uploaded file is deleted unless a new job has taken it.
+    Raises NotFound where the caller sees no such snapshot, Conflict where the name is taken or the embedding is not
+    here, Invalid where this is no snapshot. The uploaded file is deleted unless a new job has taken it.
     """
     is_taken = False
     try:
@@ -49,7 +50,7 @@ def submit_restore(
             raise Invalid("Send a `snapshot` file, or name one as JSON; one of the two.", "snapshot_missing")
         with core.database.read() as session:
             refuse_taken(session, name)
-        path = snapshot_file(core, None, str(parameters.snapshot)) if file is None else file.path
+        path = _snapshot_seen(core, caller, str(parameters.snapshot)) if file is None else file.path
         with path.open("rb") as handle:
             settings_of(core, checked_manifest(TapeReader(handle, lambda: None), parse_manifest))
         described = {"snapshot": parameters.snapshot} if file is None else {"upload": file.described()}
@@ -76,6 +77,14 @@ def list_snapshots(core: Core, name: str, before: str, limit: int) -> tuple[list
         if not rows and find_collection(session, name) is None:
             raise NotFound(f"There is no collection `{name}` and no snapshot of one.", "collection_unknown")
     return [_shown(row) for row in rows[:limit]], (rows[limit - 1].id if len(rows) > limit else None)
+
+
+def _snapshot_seen(core: Core, caller: Caller, snapshot_id: str) -> Path:
+    with core.database.read() as session:
+        row = _require(session, None, snapshot_id)
+    if not caller.sees(row.collection):
+        raise NotFound(f"There is no snapshot `{snapshot_id}`.", "snapshot_unknown")
+    return snapshot_file(core, row.collection, snapshot_id)
 
 
 def snapshot_file(core: Core, name: str | None, snapshot_id: str) -> Path:

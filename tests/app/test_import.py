@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from app.access.caller import ANYBODY
 from app.collections.service import put_collection
 from app.core import Core
 from app.errors import Invalid, TooLarge
@@ -459,7 +460,7 @@ def submit_folder(core: Core, files: Files) -> str:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    job, _ = service.submit_import(core, "parts", None, {"folder": str(folder)}, None)
+    job, _ = service.submit_import(core, ANYBODY, "parts", None, {"folder": str(folder)}, None)
     job_id: str = job["id"]
     return job_id
 

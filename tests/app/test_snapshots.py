@@ -14,6 +14,7 @@ import pytest
 from pydantic import SecretStr
 from starlette.testclient import TestClient
 
+from app.access.caller import ANYBODY
 from app.collections.service import get_collection, list_collections, put_collection
 from app.core import Core
 from app.db.tables import CollectionRow
@@ -330,13 +331,13 @@ def submit(core: Core, data: bytes, name: str = "back") -> str:
     upload.parent.mkdir(exist_ok=True)
     upload.write_bytes(data)
     received = Received(upload, len(data), hashlib.sha256(data).hexdigest(), "s")
-    job, _ = service.submit_restore(core, name, received, {}, None)
+    job, _ = service.submit_restore(core, ANYBODY, name, received, {}, None)
     job_id: str = job["id"]
     return job_id
 
 
 def names(core: Core) -> list[str]:
-    return [one["name"] for one in list_collections(core, "", 100)[0]]
+    return [one["name"] for one in list_collections(core, ANYBODY, "", 100)[0]]
 
 
 def test_a_restore_killed_in_its_last_step_leaves_nothing_visible_and_is_run_again(

@@ -22,6 +22,8 @@ from app.bodies import BodyLimit
 from app.classes.endpoints import router as classes_router
 from app.clock import Clock, utc_now
 from app.collections.endpoints import router as collections_router
+from app.compat.endpoints import router as compat_router
+from app.compat.problems import LookoutProblems
 from app.core import Core
 from app.db.engine import Database
 from app.dependencies import refuse_unknown_parameters
@@ -94,6 +96,7 @@ ROUTERS = (
     jobs_router,
     keys_router,
     health_router,
+    compat_router,
 )
 HANDLERS = {**UPKEEP, **IMPORTING, **DUPLICATES, **SNAPSHOTS, **SCORERS, **INDEXING}
 # These write what they receive to a file, under limits of their own.
@@ -176,7 +179,7 @@ class Service(FastAPI):
 
     def build_middleware_stack(self) -> ASGIApp:
         """The layers that a request passes through."""
-        return RequestLog(SecurityHeaders(super().build_middleware_stack()), self.observing)
+        return RequestLog(LookoutProblems(SecurityHeaders(super().build_middleware_stack())), self.observing)
 
 
 def open_doors(core: Core) -> Doorkeepers:

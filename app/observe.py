@@ -70,6 +70,12 @@ def observed(observing: Observing, work_id: str) -> Iterator[None]:
         _work.reset(token)
 
 
+def current_id() -> str:
+    """The id of the request or job that is worked on here; empty where there is none."""
+    work = _work.get()
+    return "" if work is None else work.id
+
+
 @contextmanager
 def stage(name: str) -> Iterator[None]:
     """Time a part of the work under a name; the names are few and fixed."""

@@ -15,6 +15,9 @@ RATE = 0.01
 _YELLOW, _RED = np.array([255.0, 210.0, 0.0]), np.array([220.0, 0.0, 0.0])
 _OPAQUE = 200.0  # of 255: the image stays visible below the strongest red
 _SMALLEST = 1e-12
+MASK_COLOURS = ((255, 255, 255), (220, 0, 0))
+"""Of a mask: what is normal, what is not."""
+MASK_SIDE_MAX = 4096  # finer the border of a region is not drawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +62,25 @@ def overlay_png(heat: NDArray[np.float32], scale: HeatScale, width: int, height:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def mask_png(
+    heat: NDArray[np.float32], border: float, box: tuple[float, float, float, float], width: int, height: int
+) -> tuple[bytes, float]:
+    """A PNG of an image's size, red where the heat lies above the border and white elsewhere; and the share of red.
+
+    Shapes: heat (h, w) of the part `box` (left, top, right, bottom, in shares of the image) -> PNG of width x height.
+    Memory: 1 byte a pixel, and 4 for each of at most 4096 x 4096.
+    """
+    left, top, right, bottom = (round(a * b) for a, b in zip(box, (width, height, width, height), strict=True))
+    across, down = max(1, right - left), max(1, bottom - top)
+    shrunk = min(1.0, MASK_SIDE_MAX / max(across, down))
+    fine = (max(1, round(across * shrunk)), max(1, round(down * shrunk)))
+    grown = Image.fromarray(heat.astype(np.float32)).resize(fine, Image.Resampling.BILINEAR)
+    is_above = Image.fromarray((np.asarray(grown) > border).astype(np.uint8))
+    mask = Image.new("P", (width, height), 0)
+    mask.putpalette([*MASK_COLOURS[0], *MASK_COLOURS[1]])
+    mask.paste(is_above.resize((across, down), Image.Resampling.NEAREST), (left, top))
+    buffer = io.BytesIO()
+    mask.save(buffer, "PNG")
+    return buffer.getvalue(), mask.histogram()[1] / (width * height)

@@ -44,6 +44,7 @@ PATHS = {
     "/v1/jobs/{id}": {"get"},
     "/v1/jobs/{id}/events": {"get"},
     "/v1/jobs/{id}/cancel": {"post"},
+    "/compat/lookoutvision/2020-11-20/projects/{p}/models/{v}/detect": {"post"},
     "/healthz": {"get"},
     "/readyz": {"get"},
     "/metrics": {"get"},

@@ -10,7 +10,7 @@ from app.cli.classify import PathsArgument, pictures_of
 from app.cli.client import open_client
 from app.cli.console import messages, print_json, results
 from app.cli.ingest import made_if_missing
-from app.cli.options import CollectionOption, DataOption, JsonOption, ServerOption
+from app.cli.options import CollectionOption, DataOption, JsonOption, ServerOption, examples
 from app.cli.sending import batches, loaded
 
 cli = typer.Typer(no_args_is_help=True, help="Make, list and delete classes that are known from a few images.")
@@ -18,7 +18,7 @@ cli = typer.Typer(no_args_is_help=True, help="Make, list and delete classes that
 LabelArgument = Annotated[str, typer.Argument(metavar="LABEL", help="Label of the class.")]
 
 
-@cli.command()
+@cli.command(epilog=examples("oddity classes put scratch scratches/ -c parts"))
 def put(
     label: LabelArgument,
     paths: PathsArgument,
@@ -65,7 +65,7 @@ def put(
         raise typer.Exit(1)
 
 
-@cli.command("list")
+@cli.command("list", epilog=examples("oddity classes list -c parts"))
 def list_classes(
     collection: CollectionOption, server: ServerOption = None, data: DataOption = None, as_json: JsonOption = False
 ) -> None:
@@ -84,7 +84,7 @@ def list_classes(
     results().print(table)
 
 
-@cli.command()
+@cli.command(epilog=examples("oddity classes delete scratch -c parts"))
 def delete(
     label: LabelArgument,
     collection: CollectionOption,

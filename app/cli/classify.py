@@ -10,7 +10,7 @@ from rich.table import Table
 
 from app.cli.client import open_client
 from app.cli.console import images_progress, print_json, results
-from app.cli.options import CollectionOption, DataOption, JsonOption, ServerOption
+from app.cli.options import CollectionOption, DataOption, JsonOption, ServerOption, examples
 from app.cli.sending import Picture, answers, batches, folder_pictures, loaded
 
 cli = typer.Typer()
@@ -21,7 +21,7 @@ PathsArgument = Annotated[
 ]
 
 
-@cli.command()
+@cli.command(epilog=examples("oddity classify new/*.jpg -c parts", "oddity classify new/ -c parts --top 1 --json"))
 def classify(
     paths: PathsArgument,
     collection: CollectionOption,

@@ -7,14 +7,14 @@ import typer
 
 from app.cli.client import folder_settings
 from app.cli.console import messages, print_json
-from app.cli.options import DataOption, JsonOption
+from app.cli.options import DataOption, JsonOption, examples
 from app.collecting.service import STARTS, Collected, collect_files, prune
 from app.main import close_core, open_core
 
 cli = typer.Typer()
 
 
-@cli.command()
+@cli.command(epilog=examples("oddity collect --dry-run"))
 def collect(
     data: DataOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would be deleted.")] = False,

@@ -15,7 +15,7 @@ from app.cli.client import folder_settings, open_client
 from app.cli.console import images_progress, messages, print_json, results
 from app.cli.demo_images import MadeImage, digit_images, texture_images
 from app.cli.ingest import ingest_pictures
-from app.cli.options import DataOption, JsonOption, ServerOption
+from app.cli.options import DataOption, JsonOption, ServerOption, examples
 from app.cli.score import score_pictures
 from app.cli.sending import Picture
 
@@ -42,7 +42,7 @@ class Scene:
     strangers: list[MadeImage]
 
 
-@cli.command()
+@cli.command(epilog=examples("oddity demo", "oddity demo --server http://127.0.0.1:8000"))
 def demo(server: ServerOption = None, data: DataOption = None, as_json: JsonOption = False) -> None:
     """Build `demo-digits` and `demo-textures`, score images that are not in them, and say what to try next.
 

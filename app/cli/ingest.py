@@ -13,7 +13,7 @@ from oddity_client import AddedImage, Client, Collection, CollectionRecord
 from app.cli.client import open_client
 from app.cli.console import images_progress, messages, print_json
 from app.cli.failures import CommandFailed
-from app.cli.options import CollectionOption, DataOption, FolderArgument, JsonOption, ServerOption
+from app.cli.options import CollectionOption, DataOption, FolderArgument, JsonOption, ServerOption, examples
 from app.cli.sending import Loaded, Picture, answers, batches, folder_pictures, loaded
 
 PAGE_LIMIT = 1000
@@ -48,7 +48,13 @@ class IngestReport:
         return {name: getattr(self, name) for name in ("created", "updated", "duplicate", "skipped", "refused")}
 
 
-@cli.command()
+@cli.command(
+    epilog=examples(
+        "oddity ingest good-parts/ -c parts",
+        "oddity ingest days/ -c parts --group-from-folder",
+        "oddity ingest kinds/ -c parts --role example --label-from-folder",
+    )
+)
 def ingest(
     folder: FolderArgument,
     collection: CollectionOption,

@@ -12,6 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from app.cli.console import messages
 from app.cli.failures import CommandFailed
+from app.cli.options import examples
 
 # Name -> one line for `oddity --help`. Each is the module of the same name in this package, imported only
 # when it is asked for: the network's libraries take seconds to load, and most commands do without them.
@@ -21,12 +22,24 @@ COMMANDS = {
     "demo": "Build two small collections from images made on the spot, and score some.",
     "ingest": "Add the images of a folder to a collection.",
     "score": "Score the images of a folder; writes a CSV file.",
-    "classes": "Make, list and delete classes that are known from a few images.",
-    "classify": "Say which of the classes each image is, or none of them.",
+    "report": "Score the images of a folder; writes one page with the strangest.",
     "explain": "Say why: the nearest images of every kind, and maps on request.",
     "search": "Find the images most like one image.",
+    "classify": "Say which of the classes each image is, or none of them.",
+    "collections": "List, show, make, change and delete collections.",
+    "images": "List, show, fetch, import, change and delete images.",
+    "classes": "Make, list and delete classes that are known from a few images.",
+    "groups": "Register normal sets of images, and score a set as one.",
     "fit": "Fit a method to a collection.",
     "scorers": "List the methods, or the scorers of a collection.",
+    "feedback": "Say what was wrong or right about a verdict; take it back.",
+    "duplicates": "Find images that are there more than once.",
+    "clean": "Take the strangest images out of a bank, and put them back.",
+    "compress": "Let a small bank stand for the whole one, and go back.",
+    "calibrate": "Compute the calibration afresh, and check the kept one.",
+    "compact": "Drop what deletions left, give memory and disk back.",
+    "snapshots": "Take copies of a collection, and bring them back.",
+    "jobs": "List, show, wait for and cancel long work.",
     "keys": "Make, list, rotate and revoke API keys.",
     "audit": "Show who wrote what, and what keys were used for.",
     "migrate": "Bring the tables of the record to this version.",
@@ -59,6 +72,14 @@ cli = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=examples(
+        "oddity serve",
+        "oddity ingest good-parts/ -c parts",
+        "oddity score new-parts/ -c parts -o scores.csv",
+        "oddity report new-parts/ -c parts -o report.html",
+    )
+    + "\n\nExit codes: 0 done; 1 not done, or not wholly (the message says what is missing); 2 typed wrongly, or a"
+    " parameter is out of range; 130 interrupted. Results go to standard output, everything else to standard error.",
 )
 
 

@@ -6,13 +6,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.cli.client import folder_settings
 from app.cli.console import messages
 from app.cli.failures import CommandFailed
-from app.cli.options import DataOption
+from app.cli.options import DataOption, examples
 from app.db.engine import Database
 
 cli = typer.Typer()
 
 
-@cli.command()
+@cli.command(epilog=examples("oddity migrate --data /srv/oddity"))
 def migrate(data: DataOption = None) -> None:
     """Bring the tables of the record to this version; `oddity serve` does it by itself."""
     settings = folder_settings(data)

@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options that several commands share, and examples for their help."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +7,9 @@ import typer
 
 ServerOption = Annotated[
     str | None,
-    typer.Option("--server", metavar="URL", help="A running service, such as http://127.0.0.1:8000."),
+    typer.Option(
+        "--server", metavar="URL", help="A running service, such as http://127.0.0.1:8000 [default: ODDITY_SERVER]."
+    ),
 ]
 DataOption = Annotated[
     Path | None,
@@ -16,8 +18,18 @@ DataOption = Annotated[
     ),
 ]
 CollectionOption = Annotated[str, typer.Option("--collection", "-c", help="Name of the collection.")]
+CollectionArgument = Annotated[str, typer.Argument(metavar="COLLECTION", help="Name of the collection.")]
 FolderArgument = Annotated[
     Path,
     typer.Argument(metavar="DIR", exists=True, file_okay=False, readable=True, help="Folder, read with all below it."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+WaitOption = Annotated[
+    bool, typer.Option("--wait/--no-wait", help="Wait for the end, with a bar, or leave the job to a running service.")
+]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")]
+
+
+def examples(*lines: str) -> str:
+    """The lines as the end of a command's help."""
+    return "\n\n".join(["Examples:", *(f"  {line}" for line in lines)])

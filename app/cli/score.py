@@ -13,13 +13,18 @@ from oddity_client import Collection, ImageScore, ItemProblem
 
 from app.cli.client import open_client
 from app.cli.console import images_progress, messages, print_json
-from app.cli.options import CollectionOption, DataOption, FolderArgument, JsonOption, ServerOption
+from app.cli.options import CollectionOption, DataOption, FolderArgument, JsonOption, ServerOption, examples
 from app.cli.sending import Picture, answers, batches, folder_pictures, loaded
 
 cli = typer.Typer()
 
 
-@cli.command()
+@cli.command(
+    epilog=examples(
+        "oddity score new-parts/ -c parts -o scores.csv",
+        "oddity score new-parts/ -c parts -o - --false-alarm-rate 0.05",
+    )
+)
 def score(
     folder: FolderArgument,
     collection: CollectionOption,

@@ -9,12 +9,12 @@ from rich.table import Table
 
 from app.cli.client import open_client
 from app.cli.console import print_json, results
-from app.cli.options import DataOption, JsonOption, ServerOption
+from app.cli.options import DataOption, JsonOption, ServerOption, examples
 
 cli = typer.Typer()
 
 
-@cli.command()
+@cli.command(epilog=examples("oddity scorers", "oddity scorers parts"))
 def scorers(
     collection: Annotated[str | None, typer.Argument(help="Name of a collection [default: list the methods].")] = None,
     server: ServerOption = None,

@@ -10,16 +10,18 @@ from rich.table import Table
 from app.cli.client import open_client
 from app.cli.console import print_json, results
 from app.cli.failures import CommandFailed
-from app.cli.options import CollectionOption, DataOption, JsonOption, ServerOption
+from app.cli.options import CollectionOption, DataOption, JsonOption, ServerOption, examples
 
 cli = typer.Typer()
 
 
-@cli.command()
+@cli.command(epilog=examples("oddity search new.jpg -c parts", "oddity search new.jpg -c parts -k 20 --json"))
 def search(
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", exists=True, dir_okay=False, readable=True)],
+    image: Annotated[
+        Path, typer.Argument(metavar="IMAGE", exists=True, dir_okay=False, readable=True, help="An image file.")
+    ],
     collection: CollectionOption,
-    k: Annotated[int, typer.Option(min=1, max=1000, help="How many images.")] = 10,
+    k: Annotated[int, typer.Option("--k", "-k", min=1, max=1000, help="How many images.")] = 10,
     server: ServerOption = None,
     data: DataOption = None,
     as_json: JsonOption = False,

@@ -19,7 +19,7 @@ from app.access.keyring import Keyring
 from app.cli.client import folder_settings
 from app.cli.console import messages
 from app.cli.failures import CommandFailed
-from app.cli.options import DataOption
+from app.cli.options import DataOption, examples
 from app.clock import utc_now
 from app.db.engine import Database
 from app.main import create_app
@@ -31,7 +31,7 @@ SETTLE_S = 0.25  # from the last connection taken to the first one closed
 cli = typer.Typer()
 
 
-@cli.command()
+@cli.command(epilog=examples("oddity serve", "oddity serve --port 9000 --data /srv/oddity"))
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free one.")] = 8000,

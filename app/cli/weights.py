@@ -17,7 +17,7 @@ from rich.table import Table
 from app.cli.client import folder_settings
 from app.cli.console import messages, print_json, results
 from app.cli.failures import CommandFailed
-from app.cli.options import DataOption, JsonOption
+from app.cli.options import DataOption, JsonOption, examples
 from models.backbones.fetch import fetch_weights
 from models.backbones.loader import default_weights
 from models.backbones.resnet import BACKBONES
@@ -26,7 +26,7 @@ from models.errors import ModelsError
 cli = typer.Typer(no_args_is_help=True, help="List the weights of backbones, or fetch some once.")
 
 
-@cli.command("list")
+@cli.command("list", epilog=examples("oddity weights list"))
 def list_weights(data: DataOption = None, as_json: JsonOption = False) -> None:
     """List the backbones with the weights that are here for them."""
     folder = _folder(data)
@@ -51,7 +51,7 @@ def list_weights(data: DataOption = None, as_json: JsonOption = False) -> None:
     results().print(table)
 
 
-@cli.command()
+@cli.command(epilog=examples("oddity weights fetch resnet18"))
 def fetch(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A backbone of `oddity weights list`.")],
     data: DataOption = None,

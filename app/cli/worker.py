@@ -7,14 +7,14 @@ from typing import Annotated
 import typer
 
 from app.cli.client import folder_settings
-from app.cli.options import DataOption
+from app.cli.options import DataOption, examples
 from app.observe import log_to_stderr
 from app.worker import handed_settings, work
 
 cli = typer.Typer()
 
 
-@cli.command()
+@cli.command(epilog=examples("oddity worker --data /srv/oddity"))
 def worker(
     data: DataOption = None,
     beside_server: Annotated[

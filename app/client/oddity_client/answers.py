@@ -366,9 +366,19 @@ class Method(Answer):
     title: str
     sentence: str
     live: bool
+    status: str
+    role: str
+    paper: dict[str, Any]
+    origin: str
     needs: dict[str, Any]
     gives: dict[str, Any]
     params: dict[str, Any]
+    repeatable: str
+    costs: dict[str, Any]
+    replaced_by: str | None = None
+    differs: list[str] = []
+    beware: list[str] = []
+    exceptions: dict[str, str] = {}
 
 
 class Fit(Answer):
@@ -383,6 +393,8 @@ class Fit(Answer):
     fingerprint: str
     seconds: float
     bytes: int
+    sha256: str
+    heatmap: bool
     stale: dict[str, Any]
     fitted_at: datetime
 

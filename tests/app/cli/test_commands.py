@@ -1,24 +1,26 @@
 """Failures are sentences with an exit code; a service can be near or far."""
 
+import importlib
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
+import typer
 
-from app.cli.serve import announced_server
-from app.settings import Settings
+from app.cli.main import COMMANDS, main
 from app.storage import FolderFiles
 from tests.app.cli.conftest import Oddity
+from tests.app.cli.serving import serving
 
 ROOT = Path(__file__).parents[3]
 
@@ -35,11 +37,54 @@ def test_help_lists_every_command_without_loading_the_network() -> None:
         assert re.search(rf"\b{name}\b", out)
 
 
-@pytest.mark.parametrize("name", ["serve", "demo", "ingest", "score", "search", "migrate", "weights", "bench"])
-def test_every_command_has_help(oddity: Oddity, name: str) -> None:
-    ran = oddity(name, "--help")
-    assert ran.code == 0
-    assert f"oddity {name}" in ran.out
+def commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Each command below this one, by the words that call it."""
+    below = getattr(command, "commands", None)
+    if below is None:
+        yield name, command
+        return
+    for word, one in below.items():
+        yield from commands(one, f"{name} {word}")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_examples_that_can_be_typed(name: str) -> None:
+    module = importlib.import_module(f"app.cli.{name}")
+    for words, command in commands(typer.main.get_command(module.cli), name):
+        assert command.help and command.help.strip(), words
+        for parameter in command.params:
+            assert getattr(parameter, "help", None) or parameter.name == "help", f"{words}: {parameter.name}"
+        if name == "bench":
+            continue
+        assert command.epilog and command.epilog.startswith("Examples:"), f"{words} has no example"
+        for example in command.epilog.split("\n\n")[1:]:
+            typed = shlex.split(example.partition(" | ")[0])
+            assert typed[0] == "oddity" and typed[1 : 1 + len(words.split())] == words.split(), example
+            known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+            given = {one.partition("=")[0] for one in typed if one.startswith("-") and one != "-"}
+            assert given <= known, example
+
+
+def test_help_tells_the_exit_codes(oddity: Oddity) -> None:
+    out = oddity("--help").out
+    assert "Exit codes" in out and "130" in out
+    shown = oddity("images", "list", "--help").out
+    assert "Examples" in shown and "oddity images list -c parts --role anomalous" in shown
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("oddity sn", "snapshots"), ("oddity snapshots re", "restore"), ("oddity score --fa", "--false-alarm-rate")],
+)
+def test_the_shell_completes(
+    typed: str, offered: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("_ODDITY_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", typed)
+    monkeypatch.setenv("COMP_CWORD", str(len(typed.split()) - 1))
+    with pytest.raises(SystemExit):
+        main([])
+    assert offered in capsys.readouterr().out.split()
 
 
 def test_a_mistyped_command_is_corrected(oddity: Oddity) -> None:
@@ -121,22 +166,6 @@ def test_something_else_on_the_port_is_told(oddity: Oddity, folder: Path) -> Non
         server.server_close()
     assert ran.code == 1
     assert "does not answer like Oddity" in ran.err
-
-
-@contextmanager
-def serving(data: Path) -> Iterator[str]:
-    """The address of a server that runs in a thread."""
-    server = announced_server(Settings(data=data), "127.0.0.1", 0)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.is_announced:
-            assert thread.is_alive()
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 def test_serve_tells_newcomers_of_the_demo_and_commands_reach_it(

@@ -1,0 +1,95 @@
+"""`oddity groups`: sets of images that are judged as one."""
+
+from typing import Annotated, Literal
+
+import typer
+from oddity_client import ItemProblem, NewImage
+from rich.table import Table
+
+from app.cli.classify import PathsArgument, pictures_of
+from app.cli.client import open_client
+from app.cli.console import print_json, results
+from app.cli.options import CollectionOption, DataOption, JsonOption, ServerOption, examples
+from app.cli.waiting import say
+
+cli = typer.Typer(no_args_is_help=True, help="Register normal sets of images, and score a set as one.")
+
+GroupArgument = Annotated[str, typer.Argument(metavar="GROUP", help="Name of the set.")]
+
+
+@cli.command(epilog=examples("oddity groups put part-17 views/part-17 -c parts"))
+def put(
+    group: GroupArgument,
+    paths: PathsArgument,
+    collection: CollectionOption,
+    server: ServerOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Register a normal set, in place of any earlier one of this name; its images become those of the collection."""
+    with open_client(server, data) as client:
+        told = client.collection(collection).put_group(group, _images(paths))
+    if as_json:
+        print_json(told)
+    else:
+        say(f"{collection}: set {group} has {len(told.members)} images; {len(told.refused)} were refused.")
+    if told.refused:
+        raise typer.Exit(1)
+
+
+@cli.command("list", epilog=examples("oddity groups list -c parts"))
+def list_groups(
+    collection: CollectionOption, server: ServerOption = None, data: DataOption = None, as_json: JsonOption = False
+) -> None:
+    """List the registered sets."""
+    with open_client(server, data) as client:
+        found = client.collection(collection).groups()
+    if as_json:
+        print_json(found)
+        return
+    table = Table("set", "images", title=f"Sets of {collection}")
+    for one in found:
+        table.add_row(one.name, str(len(one.members)))
+    results().print(table)
+
+
+@cli.command(epilog=examples("oddity groups delete part-17 -c parts"))
+def delete(
+    group: GroupArgument, collection: CollectionOption, server: ServerOption = None, data: DataOption = None
+) -> None:
+    """Forget a set; its images stay."""
+    with open_client(server, data) as client:
+        client.collection(collection).delete_group(group)
+    say(f"{collection}: set {group} is forgotten.")
+
+
+@cli.command(epilog=examples("oddity groups score new/*.jpg -c parts --false-alarm-rate 0.05"))
+def score(
+    paths: PathsArgument,
+    collection: CollectionOption,
+    pooling: Annotated[Literal["mean", "max", "concat"], typer.Option(help="How the vectors become one.")] = "mean",
+    false_alarm_rate: Annotated[
+        float | None, typer.Option(help="Share of normal sets that may alarm [default: the collection's].")
+    ] = None,
+    server: ServerOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score a set of images as one, and say how much of the score each brings."""
+    images = _images(paths)
+    with open_client(server, data) as client:
+        told = client.collection(collection).score_group(images, pooling=pooling, false_alarm_rate=false_alarm_rate)
+    if as_json:
+        print_json(told)
+        return
+    p_value = "none" if told.p_value is None else f"{told.p_value:.4f}"
+    verdict = {True: "strange", False: "belongs", None: "too few normal sets to say"}[told.anomalous]
+    table = Table("file", "share", title=f"score {told.score:.4f}, p-value {p_value}: {verdict}")
+    for image, member in zip(images, told.members, strict=True):
+        share = member.problem.detail if isinstance(member, ItemProblem) else f"{member.share:.2f}"
+        table.add_row(image.name, share)
+    results().print(table)
+
+
+def _images(paths: PathsArgument) -> list[NewImage]:
+    return [NewImage(one.read(), one.name) for one in pictures_of(paths)]

@@ -28,7 +28,6 @@ from oddity_client.calls import operation, streamed
 from oddity_client.client import AsyncClient, AsyncCollection
 from pydantic import BaseModel
 
-from app.main import create_app
 from app.settings import Settings
 from tests.app.client.conftest import asynchronous
 from tests.conftest import png

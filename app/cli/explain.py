@@ -12,14 +12,16 @@ from rich.table import Table
 from app.cli.classify import PathsArgument, pictures_of
 from app.cli.client import open_client
 from app.cli.console import images_progress, messages, print_json, results
-from app.cli.options import CollectionOption, DataOption, JsonOption, ServerOption
+from app.cli.options import CollectionOption, DataOption, JsonOption, ServerOption, examples
 from app.cli.sending import answers, loaded
 from app.explaining.schemas import How
 
 cli = typer.Typer()
 
 
-@cli.command()
+@cli.command(
+    epilog=examples("oddity explain new.jpg -c parts", "oddity explain new.jpg -c parts --method occlusion -o maps")
+)
 def explain(
     paths: PathsArgument,
     collection: CollectionOption,

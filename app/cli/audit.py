@@ -7,12 +7,12 @@ import typer
 
 from app.access.audit import Audit
 from app.cli.client import folder_settings
-from app.cli.options import DataOption
+from app.cli.options import DataOption, examples
 
 cli = typer.Typer()
 
 
-@cli.command()
+@cli.command(epilog=examples("oddity audit --last 200"))
 def audit(
     last: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many entries, the newest.")] = 50,
     data: DataOption = None,

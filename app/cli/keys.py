@@ -15,7 +15,7 @@ from app.access.audit import Audit
 from app.cli.client import folder_settings
 from app.cli.console import messages, print_json, results
 from app.cli.failures import CommandFailed
-from app.cli.options import DataOption, JsonOption
+from app.cli.options import DataOption, JsonOption, examples
 from app.clock import shown, utc_now
 from app.db.engine import Database
 from app.errors import ServiceError, faults_of
@@ -26,7 +26,7 @@ cli = typer.Typer(no_args_is_help=True, help="Make, list, rotate and revoke API 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name or id of the key.")]
 
 
-@cli.command()
+@cli.command(epilog=examples("oddity keys create line-3 --scope write --collection 'line-3-*'"))
 def create(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What people call it.")],
     scope: Annotated[list[str], typer.Option(help="read, write or admin; give it again for more.")],
@@ -61,7 +61,7 @@ def create(
     print(token)
 
 
-@cli.command("list")
+@cli.command("list", epilog=examples("oddity keys list"))
 def list_keys(data: DataOption = None, as_json: JsonOption = False) -> None:
     """List all keys, revoked ones too."""
     with _record(data) as (database, _):
@@ -76,7 +76,7 @@ def list_keys(data: DataOption = None, as_json: JsonOption = False) -> None:
     results().print(table)
 
 
-@cli.command()
+@cli.command(epilog=examples("oddity keys rotate line-3 --keep-hours 24"))
 def rotate(
     name: NameArgument,
     keep_hours: Annotated[
@@ -92,7 +92,7 @@ def rotate(
     print(token)
 
 
-@cli.command()
+@cli.command(epilog=examples("oddity keys revoke line-3"))
 def revoke(name: NameArgument, data: DataOption = None) -> None:
     """End a key; running servers know within a second."""
     with _record(data) as (database, audit):

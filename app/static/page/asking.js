@@ -2,8 +2,8 @@
 import { ask, follow, hasEnded } from "./api.js";
 import { useCallback, useEffect, useRef, useState } from "./view.js";
 
-/** What a path answers: {data, problem, reload}. With no path nothing is asked. */
-export const useAsked = (path) => {
+/** What a path answers: {data, problem, reload}. With no path nothing is asked; `keeps` shows the answer before until the next is there. */
+export const useAsked = (path, keeps = false) => {
   const [state, setState] = useState({ path: null, data: null, problem: null });
   const [turn, setTurn] = useState(0);
   useEffect(() => {
@@ -11,12 +11,12 @@ export const useAsked = (path) => {
     const stop = new AbortController();
     ask(path, { signal: stop.signal }).then(
       (data) => setState({ path, data, problem: null }),
-      (problem) => problem.name !== "AbortError" && setState((before) => ({ path, data: before.path === path ? before.data : null, problem })),
+      (problem) => problem.name !== "AbortError" && setState((before) => ({ path, data: keeps || before.path === path ? before.data : null, problem })),
     );
     return () => stop.abort();
   }, [path, turn]);
   const reload = useCallback(() => setTurn((one) => one + 1), []);
-  const isCurrent = state.path === path;
+  const isCurrent = keeps || state.path === path;
   return { data: isCurrent ? state.data : null, problem: isCurrent ? state.problem : null, reload };
 };
 

@@ -5,15 +5,27 @@ import { count, percent, plural } from "./format.js";
 import { ImageDialog } from "./image.js";
 import { Loading, Note, ProblemNote } from "./notices.js";
 import { closeImage, screenOf } from "./route.js";
+import { Classes } from "./screens/classes.js";
+import { Duplicates } from "./screens/duplicates.js";
 import { Images } from "./screens/images.js";
+import { ImageMap } from "./screens/map.js";
+import { Review } from "./screens/review.js";
 import { Score } from "./screens/score.js";
+import { Scorers } from "./screens/scorers.js";
 import { Search } from "./screens/search.js";
+import { Threshold } from "./screens/threshold.js";
 import { html } from "./view.js";
 
 const SCREENS = {
   images: ["Images", Images],
   score: ["Score", Score],
+  threshold: ["Threshold", Threshold],
+  review: ["Review", Review],
   search: ["Search", Search],
+  map: ["Map", ImageMap],
+  classes: ["Classes", Classes],
+  duplicates: ["Duplicates", Duplicates],
+  scorers: ["Scorers", Scorers],
 };
 
 export const Collection = ({ name, screen, asked, changed }) => {

@@ -161,7 +161,8 @@ def inspect(pictures: Path) -> Inspect:
             page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
             for size, viewport in SIZES.items():
                 page.set_viewport_size(viewport)  # type: ignore[arg-type]
-                page.screenshot(path=pictures / f"{name}-{size}-{scheme}.png")
+                page.evaluate("scrollTo(0, 0)")
+                page.screenshot(path=pictures / f"{name}-{size}-{scheme}.png", full_page=True)
                 wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
                 assert wide <= 0, f"{name} at {size} size is {wide} px wider than the window"
             page.set_viewport_size(SIZES["desktop" if scheme == "light" else "phone"])  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ import { useAction, useAsked } from "../asking.js";
 import { useSelection } from "../carried.js";
 import { DropZone } from "../dropping.js";
 import { RateField, Text } from "../fields.js";
-import { nameOf, percent, plural, pValue, short, significant } from "../format.js";
+import { nameOf, percent, plural, pValue, significant } from "../format.js";
 import { Empty, Note, ProblemNote, Progress } from "../notices.js";
 import { Picture, Thumb } from "../pictures.js";
 import { screenOf } from "../route.js";
@@ -20,7 +20,7 @@ const Registered = ({ name, one, changed }) => {
   });
   return html`<li class="panel">
     <div class="row between"><h3>${one.label}</h3><span class="quiet">${plural(one.count, "example")}</span></div>
-    <div class="strip">${one.examples.slice(0, SHOWN).map((id) => html`<${Thumb} collection=${name} image=${{ id }} caption=${short(id)} />`)}</div>
+    <div class="strip">${one.examples.slice(0, SHOWN).map((id) => html`<${Thumb} collection=${name} image=${{ id }} caption="" />`)}</div>
     <div class="row"><button type="button" class="danger" disabled=${isRemoving} onClick=${remove} aria-label=${`Forget ${one.label}`}>Forget</button></div>
     <${ProblemNote} problem=${problem} title="Not forgotten." />
   </li>`;

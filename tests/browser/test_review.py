@@ -59,3 +59,18 @@ def test_nothing_waits_in_a_new_collection(page: Page, api: Api, weaves: dict[st
     make(api, "calm", weaves["bank"][:9])  # too few for any alarm
     page.goto("/#/c/calm/review")
     expect(page.get_by_text("Nothing is waiting")).to_be_visible()
+
+
+def test_which_of_two_is_odder(page: Page, api: Api, weaves: dict[str, list[MadeImage]], inspect: Inspect) -> None:
+    make(api, "pairs", weaves["bank"][:12])
+    send(api, "pairs", weaves["damaged"][:4], role="unlabelled")
+    page.goto("/#/c/pairs/review")
+    question = page.get_by_role("region", name="Which of two is odder?")
+    expect(question).to_contain_text("0 answered")
+    inspect(page, "pairs")
+    question.get_by_role("button", name="The left one is odder").click()
+    expect(question).to_contain_text("1 answered")
+    question.get_by_role("button", name="Cannot say").click()
+    expect(question).to_contain_text("2 answered")
+    kinds = [(one["kind"], one["answer"]) for one in api.get("/v1/collections/pairs/feedback").json()["feedback"]]
+    assert ("pair", "left") in kinds

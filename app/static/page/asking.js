@@ -1,5 +1,5 @@
 // Hooks for what is on its way: loading, acting, following a job.
-import { ask, follow, hasEnded } from "./api.js";
+import { ask, follow, hasEnded, inCollection } from "./api.js";
 import { useCallback, useEffect, useRef, useState } from "./view.js";
 
 /** What a path answers: {data, problem, reload}. With no path nothing is asked; `keeps` shows the answer before until the next is there. */
@@ -37,6 +37,37 @@ export const useAction = (work) => {
     }
   };
   return [run, isRunning, problem, setProblem];
+};
+
+/** The newest of several askings: a later one gives up the one before. `work` gets an abort signal first. */
+export const useLatest = (work) => {
+  const [isRunning, setRunning] = useState(false);
+  const [problem, setProblem] = useState(null);
+  const newest = useRef(null);
+  useEffect(() => () => newest.current?.abort(), []);
+  const run = async (...given) => {
+    newest.current?.abort();
+    const mine = (newest.current = new AbortController());
+    setRunning(true);
+    setProblem(null);
+    try {
+      await work(mine.signal, ...given);
+    } catch (error) {
+      if (!mine.signal.aborted) setProblem(error);
+    } finally {
+      if (newest.current === mine) setRunning(false);
+    }
+  };
+  return [run, isRunning, problem];
+};
+
+/** The scorers of a collection that can judge images now: [scorers, problem, reload]. */
+export const useJudges = (name) => {
+  const { data: methods, problem } = useAsked("/v1/scorers");
+  const { data: here, problem: hereProblem, reload } = useAsked(inCollection(name, "/scorers"), true);
+  const judging = new Set((methods?.scorers || []).filter((one) => one.role === "scorer").map((one) => one.id));
+  const judges = methods && here ? here.scorers.filter((one) => one.serving && judging.has(one.method)) : null;
+  return { judges, methods: methods?.scorers, here: here?.scorers, problem: problem || hereProblem, reload };
 };
 
 /** A job as it runs, from its server-sent events: [job, problem]; `onEnd` gets its last state. */

@@ -16,6 +16,8 @@ import { Search } from "./screens/search.js";
 import { Threshold } from "./screens/threshold.js";
 import { html } from "./view.js";
 
+const COMPARING = ["score", "threshold", "review", "map"]; // need normal images
+
 const SCREENS = {
   images: ["Images", Images],
   score: ["Score", Score],
@@ -50,7 +52,7 @@ export const Collection = ({ name, screen, asked, changed }) => {
       ${Object.entries(SCREENS).map(([id, [words]]) => html`<a href=${screenOf(name, id)} aria-current=${id === screen ? "page" : undefined}>${words}</a>`)}
     </nav>
     <section aria-label=${title} class="screen">
-      ${!normal && screen !== "images" && html`<${Note}>There is no normal image yet, so nothing can be compared. <a href=${screenOf(name, "images")}>Add some under Images.</a><//>`}
+      ${!normal && COMPARING.includes(screen) && html`<${Note}>There is no normal image yet, so nothing can be compared. <a href=${screenOf(name, "images")}>Add some under Images.</a><//>`}
       <${Screen} key=${screen} collection=${data} name=${name} asked=${asked} changed=${refresh} />
     </section>
     ${asked.image && html`<${ImageDialog} key=${asked.image} collection=${data} id=${asked.image} onClose=${closeImage} changed=${refresh} />`}`;

@@ -10,6 +10,8 @@ export const KINDS = {
   missed: "Missed",
 };
 
+const WAYS = { false_alarm: "False alarm", confirmed: "Confirm the defect", missed: "Missed defect" };
+
 /** Say it of a stored image (`id`) or of a file; resolves with the feedback as it is kept. */
 export const giveFeedback = (name, kind, { id, file }) => {
   const body = id ? { json: { kind, id } } : { form: formOf([file], { kind }) };
@@ -34,7 +36,7 @@ export const FeedbackButtons = ({ name, source, anomalous, changed }) => {
   return html`<div class="feedback" aria-live="polite">
     ${given
       ? html`<span class="quiet">Noted: ${KINDS[given.kind].toLowerCase()}. The image is now ${given.changed.role.after}.</span> <button type="button" disabled=${isUndoing} onClick=${undo}>Undo</button>`
-      : offered.map((kind) => html`<button type="button" disabled=${isGiving} onClick=${() => give(kind)}>${KINDS[kind]}</button>`)}
+      : offered.map((kind) => html`<button type="button" disabled=${isGiving} onClick=${() => give(kind)}>${WAYS[kind]}</button>`)}
     <${ProblemNote} problem=${problem || undoProblem} />
   </div>`;
 };

@@ -12,6 +12,9 @@ export const percent = (share) => {
   return `${value === 0 ? 0 : Number(value.toPrecision(value < 10 ? 2 : 3))} %`;
 };
 
+/** The same as a length of CSS. */
+export const lengthOf = (share) => `${100 * share}%`;
+
 export const pValue = (value) => (value === null || value === undefined ? "–" : value < 0.001 ? value.toExponential(1) : value.toPrecision(2));
 
 export const nameOf = (image) => image.metadata?.filename || short(image.id);

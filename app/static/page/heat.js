@@ -1,9 +1,7 @@
 // Heat maps over images, on the scorer's one scale: the same colour means the same strangeness in every image.
-import { significant } from "./format.js";
+import { lengthOf, significant } from "./format.js";
 import { Picture } from "./pictures.js";
 import { html } from "./view.js";
-
-const share = (value) => `${100 * value}%`;
 
 /** An image with its heat map above it, as strongly as `strength` (0 to 1) says. */
 export const HeatPicture = ({ path, file, alt, heatmap, strength }) => {
@@ -16,10 +14,10 @@ export const HeatPicture = ({ path, file, alt, heatmap, strength }) => {
       src=${heatmap.overlay}
       alt=""
       style=${{
-        left: share(region.left),
-        top: share(region.top),
-        width: share(region.right - region.left),
-        height: share(region.bottom - region.top),
+        left: lengthOf(region.left),
+        top: lengthOf(region.top),
+        width: lengthOf(region.right - region.left),
+        height: lengthOf(region.bottom - region.top),
         opacity: String(strength),
       }}
     />`}

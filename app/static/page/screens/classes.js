@@ -4,7 +4,7 @@ import { useAction, useAsked } from "../asking.js";
 import { useSelection } from "../carried.js";
 import { DropZone } from "../dropping.js";
 import { RateField, Text } from "../fields.js";
-import { nameOf, percent, plural, pValue, significant } from "../format.js";
+import { lengthOf, nameOf, percent, plural, pValue, significant } from "../format.js";
 import { Empty, Note, ProblemNote, Progress } from "../notices.js";
 import { Picture, Thumb } from "../pictures.js";
 import { screenOf } from "../route.js";
@@ -57,13 +57,13 @@ const Registering = ({ name, changed }) => {
 const Answer = ({ name, result, title, file, id }) => {
   if (result.problem) return html`<li class="result"><div class="result-words"><h3>${title}</h3><${ProblemNote} problem=${result.problem} /></div></li>`;
   const chances = Object.entries(result.probabilities).slice(0, 5);
-  return html`<li class="result narrow">
+  return html`<li class=${`result narrow ${result.unknown ? "is-unknown" : ""}`}>
     <div class="heat"><${Picture} path=${id && imagePath(name, id)} file=${file} alt=${title} /></div>
     <div class="result-words">
       <h3>${title}</h3>
       <p class="verdict">${result.label ?? "None of these"}</p>
       <p class="quiet">p = ${pValue(result.p_value)}, ${significant(result.score)} from the nearest class</p>
-      <ul class="chances" aria-label="Probabilities">${chances.map(([label, share]) => html`<li><span class="name">${label}</span><span class="share"><span style=${{ width: percent(share) }}></span></span><span class="number">${percent(share)}</span></li>`)}</ul>
+      <ul class="chances" aria-label="Probabilities">${chances.map(([label, share]) => html`<li><span class="name">${label}</span><span class="share"><span style=${{ width: lengthOf(share) }}></span></span><span class="number">${percent(share)}</span></li>`)}</ul>
     </div>
     <div class="result-near" role="group" aria-label="Nearest examples">${(result.nearest || []).map((near) => html`<${Thumb} collection=${name} image=${near} caption=${near.label} note=${significant(near.distance)} />`)}</div>
   </li>`;

@@ -1,6 +1,6 @@
 // The images of a collection: looking through them, adding, choosing some for further work.
 import { ask, batches, formOf, inCollection, newWork, part } from "../api.js";
-import { useAction } from "../asking.js";
+import { useAction, useLatest } from "../asking.js";
 import { useSelection } from "../carried.js";
 import { DropZone } from "../dropping.js";
 import { Choice } from "../fields.js";
@@ -72,9 +72,9 @@ export const Images = ({ collection, name, changed }) => {
   const [images, setImages] = useState(null);
   const [next, setNext] = useState(null);
   const selection = useSelection(name);
-  const [load, isLoading, problem] = useAction(async (cursor) => {
+  const [load, isLoading, problem] = useLatest(async (signal, cursor) => {
     const asked = new URLSearchParams({ limit: PAGE, ...(role ? { role } : {}), ...(cursor ? { cursor } : {}) });
-    const answer = await ask(inCollection(name, `/images?${asked}`));
+    const answer = await ask(inCollection(name, `/images?${asked}`), { signal });
     setImages((before) => (cursor ? [...before, ...answer.images] : answer.images));
     setNext(answer.next);
   });

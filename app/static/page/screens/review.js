@@ -1,6 +1,6 @@
 // What a person should look at next: strange images without a verdict of theirs, alarms in the bank, and pairs.
 import { ask, imagePath, inCollection, pages, part } from "../api.js";
-import { useAction, useAsked } from "../asking.js";
+import { useAction, useAsked, useLatest } from "../asking.js";
 import { giveFeedback, KINDS, undoFeedback } from "../feedback.js";
 import { count, moment, nameOf, plural, pValue, ROLES, short, significant } from "../format.js";
 import { Empty, Loading, ProblemNote } from "../notices.js";
@@ -89,7 +89,10 @@ const Judging = ({ name, image, threshold, onDone, onSkip }) => {
 export const Review = ({ collection, name, changed }) => {
   const [queue, setQueue] = useState(null);
   const [last, setLast] = useState(null);
-  const [load, , problem] = useAction(async () => setQueue(await queueOf(name)));
+  const [load, , problem] = useLatest(async (signal) => {
+    const found = await queueOf(name);
+    if (!signal.aborted) setQueue(found);
+  });
   const { data: pairs, reload: nextPair } = useAsked(inCollection(name, "/feedback/next-pair"), true);
   useEffect(() => {
     load();

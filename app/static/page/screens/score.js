@@ -1,10 +1,10 @@
 // Does this belong? Images or a set of them, with the reasons.
 import { ask, batches, formOf, imagePath, inCollection } from "../api.js";
-import { useAction, useAsked } from "../asking.js";
+import { useJudges, useLatest } from "../asking.js";
 import { useSelection } from "../carried.js";
 import { DropZone } from "../dropping.js";
 import { Check, Choice, RateField } from "../fields.js";
-import { percent, plural, pValue, significant, nameOf } from "../format.js";
+import { lengthOf, percent, plural, pValue, significant, nameOf } from "../format.js";
 import { HeatControl, HeatPicture } from "../heat.js";
 import { alarms, isSupported, realRate } from "../judging.js";
 import { Note, ProblemNote, Progress } from "../notices.js";
@@ -15,7 +15,7 @@ import { ScoreBar, Verdict } from "../verdicts.js";
 import { html, useState } from "../view.js";
 
 /** Score files or stored images in bearable requests; `tell` hears how far it is. */
-export const scoreAll = async (name, { files = [], images = [], parameters }, tell) => {
+export const scoreAll = async (name, { files = [], images = [], parameters, signal }, tell) => {
   const total = files.length + images.length;
   const found = { calibration: null, results: [] };
   const keep = (answer, sources) => {
@@ -25,12 +25,12 @@ export const scoreAll = async (name, { files = [], images = [], parameters }, te
   };
   tell(0, total);
   for (const some of batches(files, 8)) {
-    const answer = await ask(inCollection(name, "/anomaly"), { method: "POST", form: formOf(some, parameters) });
+    const answer = await ask(inCollection(name, "/anomaly"), { method: "POST", form: formOf(some, parameters), signal });
     keep(answer, some.map((file) => ({ file, title: file.name })));
   }
   for (let from = 0; from < images.length; from += 16) {
     const some = images.slice(from, from + 16);
-    const answer = await ask(inCollection(name, "/anomaly"), { method: "POST", json: { ...parameters, ids: some.map((one) => one.id) } });
+    const answer = await ask(inCollection(name, "/anomaly"), { method: "POST", json: { ...parameters, ids: some.map((one) => one.id) }, signal });
     keep(answer, some.map((one) => ({ id: one.id, title: nameOf(one) })));
   }
   return found;
@@ -65,14 +65,14 @@ const SetResult = ({ name, set }) => html`<div class="panel">
     return html`<li>
       <${HeatPicture} path=${source.id && imagePath(name, source.id)} file=${source.file} alt="" />
       <span class="name">${source.title}</span>
-      ${member.problem ? html`<span class="bad-words">${member.problem.detail}</span>` : html`<span class="share"><span style=${{ width: percent(member.share) }}></span></span><span class="quiet">brings ${percent(member.share)} of the distance</span>`}
+      ${member.problem ? html`<span class="bad-words">${member.problem.detail}</span>` : html`<span class="share"><span style=${{ width: lengthOf(member.share) }}></span></span><span class="quiet">brings ${percent(member.share)} of the distance</span>`}
     </li>`;
   })}</ol>
 </div>`;
 
 export const Score = ({ collection, name, changed }) => {
   const selection = useSelection(name);
-  const { data: scorers, problem: scorersProblem, reload } = useAsked(inCollection(name, "/scorers"));
+  const { judges, problem: scorersProblem, reload } = useJudges(name);
   const [scorer, setScorer] = useState("dn2");
   const [rate, setRate] = useState(collection.false_alarm_rate);
   const [isSet, setIsSet] = useState(false);
@@ -81,22 +81,22 @@ export const Score = ({ collection, name, changed }) => {
   const [done, setDone] = useState(null);
   const [strength, setStrength] = useState(0.8);
   const [last, setLast] = useState(null);
-  const usable = (scorers?.scorers || []).filter((one) => one.serving && one.method !== "few_shot_lr");
+  const usable = judges || [];
   const hasHeat = (id) => Boolean(usable.find((one) => one.id === id)?.fit?.heatmap);
-  const [score, isScoring, problem] = useAction(async (given, as = scorer) => {
+  const [score, isScoring, problem] = useLatest(async (signal, given, as = scorer) => {
     setLast(given);
     setFound(null);
     setSet(null);
     if (isSet) {
       const { files = [], images = [] } = given;
       const body = files.length ? { form: formOf(files, { false_alarm_rate: rate }) } : { json: { ids: images.map((one) => one.id), false_alarm_rate: rate } };
-      const answer = await ask(inCollection(name, "/groups/anomaly"), { method: "POST", ...body });
+      const answer = await ask(inCollection(name, "/groups/anomaly"), { method: "POST", ...body, signal });
       const sources = files.length ? files.map((file) => ({ file, title: file.name })) : images.map((one) => ({ id: one.id, title: nameOf(one) }));
       setSet({ ...answer, sources });
       return;
     }
     const parameters = { scorer: as, false_alarm_rate: rate, ...(hasHeat(as) || as !== scorer ? { heatmap: true } : {}) };
-    setFound(await scoreAll(name, { ...given, parameters }, (some, total) => setDone([some, total])));
+    setFound(await scoreAll(name, { ...given, parameters, signal }, (some, total) => setDone([some, total])));
   });
   const alarmed = found?.results.filter((one) => !one.problem && alarms(one.p_value, rate, found.calibration.n)).length;
   const heat = found?.results.find((one) => one.heatmap)?.heatmap;

@@ -1,6 +1,6 @@
 // Ways to judge: what each does and needs, fitting it while watching, and two of them on the same images.
 import { ask, inCollection, part } from "../api.js";
-import { useAction, useAsked, useJob } from "../asking.js";
+import { useAction, useJob, useJudges } from "../asking.js";
 import { Comparison } from "../comparison.js";
 import { fit } from "../fitting.js";
 import { bytes, duration, moment, plural } from "../format.js";
@@ -58,17 +58,15 @@ const Method = ({ name, method, scorer, reload }) => {
 };
 
 export const Scorers = ({ collection, name }) => {
-  const { data: methods, problem } = useAsked("/v1/scorers");
-  const { data: here, problem: hereProblem, reload } = useAsked(inCollection(name, "/scorers"));
-  if (problem || hereProblem) return html`<${ProblemNote} problem=${problem || hereProblem} />`;
-  if (!methods || !here) return html`<${Loading} />`;
+  const { judges, methods, here, problem, reload } = useJudges(name);
+  if (problem) return html`<${ProblemNote} problem=${problem} />`;
+  if (!judges) return html`<${Loading} />`;
   const rank = { supported: 0, trial: 1, retiring: 2 };
-  const own = new Map(here.scorers.map((one) => [one.id, one]));
-  const judging = methods.scorers
+  const own = new Map(here.map((one) => [one.id, one]));
+  const shown = methods
     .filter((one) => one.role === "scorer")
     .sort((a, b) => Number(b.live) - Number(a.live) || Boolean(own.get(b.id)) - Boolean(own.get(a.id)) || rank[a.status] - rank[b.status]);
-  const serving = here.scorers.filter((one) => one.serving && one.method !== "few_shot_lr");
-  return html`<${Comparison} collection=${collection} name=${name} scorers=${serving} />
+  return html`<${Comparison} collection=${collection} name=${name} scorers=${judges} />
     <h2>Methods</h2>
-    <ul class="cards">${judging.map((one) => html`<${Method} key=${one.id} name=${name} method=${one} scorer=${own.get(one.id)} reload=${reload} />`)}</ul>`;
+    <ul class="cards">${shown.map((one) => html`<${Method} key=${one.id} name=${name} method=${one} scorer=${own.get(one.id)} reload=${reload} />`)}</ul>`;
 };

@@ -1,6 +1,6 @@
 // What looks like this? By image, by examples and counter-examples, among those that a filter lets through.
 import { ask, formOf, imagePath, inCollection } from "../api.js";
-import { useAction } from "../asking.js";
+import { useLatest } from "../asking.js";
 import { select, selectionOf } from "../carried.js";
 import { DropZone } from "../dropping.js";
 import { Check, Choice, Text } from "../fields.js";
@@ -50,12 +50,12 @@ export const Search = ({ collection, name }) => {
   const [k, setK] = useState("24");
   const [farthest, setFarthest] = useState("");
   const [results, setResults] = useState(null);
-  const [search, isSearching, problem] = useAction(async () => {
+  const [search, isSearching, problem] = useLatest(async (signal) => {
     if (!file && !positive.length) return setResults(null);
     const parameters = { k: Number(k), filter: filterOf(rows), ...(farthest.trim() ? { max_distance: Number(farthest) } : {}) };
     const examples = { positive: positive.map((one) => one.id), ...(negative.length ? { negative: negative.map((one) => one.id) } : {}) };
     const body = file ? { form: formOf([file], parameters) } : { json: { ...parameters, ...examples } };
-    const answer = await ask(inCollection(name, "/query"), { method: "POST", ...body });
+    const answer = await ask(inCollection(name, "/query"), { method: "POST", ...body, signal });
     const [found] = answer.results;
     if (found.problem) throw new Error(found.problem.detail);
     return setResults(found);

@@ -4,6 +4,7 @@
     ├── Unauthenticated     401 (WWW-Authenticate)
     ├── Forbidden           403
     ├── NotFound            404
+    ├── TooSlow             408
     ├── Conflict            409
     ├── PreconditionFailed  412
     ├── TooLarge            413
@@ -72,6 +73,12 @@ class NotFound(ServiceError):
     """The thing named in the path or body does not exist."""
 
     status, code = 404, "not_found"
+
+
+class TooSlow(ServiceError):
+    """The body does not come."""
+
+    status, code = 408, "body_too_slow"
 
 
 class Conflict(ServiceError):

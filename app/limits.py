@@ -11,10 +11,11 @@ import anyio
 import anyio.to_thread
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import Busy
+from app.errors import Busy, TooSlow
 from app.observe import stage
 
 Result = TypeVar("Result")
+RATE_BYTES = 4096  # a second: the slowest line that is waited for
 _deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
 
 
@@ -70,6 +71,49 @@ def remaining_s(otherwise: float) -> float:
     """Seconds that the request worked on in this thread has left, at least 0; `otherwise` where there is none."""
     deadline = _deadline.get()
     return otherwise if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+class BodyDeadline:
+    """ASGI middleware: a body that comes too slowly is refused, and whoever is refused before its end is let go.
+
+    Only the time that is waited for the caller counts: `wait_s`, and a second more for every `RATE_BYTES`.
+    """
+
+    def __init__(self, app: ASGIApp, wait_s: float) -> None:
+        self.app = app
+        self.wait_s = wait_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        names = {name for name, _ in scope["headers"]}
+        is_whole = not names & {b"content-length", b"transfer-encoding"}
+        waited, size = 0.0, 0
+
+        async def timed() -> Message:
+            nonlocal is_whole, waited, size
+            if is_whole:
+                return await receive()
+            allowed = self.wait_s + size / RATE_BYTES
+            began = time.monotonic()
+            message: Message | None = None
+            with anyio.move_on_after(allowed - waited):
+                message = await receive()
+            waited += time.monotonic() - began
+            if message is None:
+                raise TooSlow(f"The body must arrive within {allowed:.0f} s; {size} bytes of it did.")
+            size += len(message.get("body", b""))
+            is_whole = not message.get("more_body", False)
+            return message
+
+        async def answering(message: Message) -> None:
+            if message["type"] == "http.response.start" and not is_whole and message["status"] >= 400:
+                message["headers"] = [*message["headers"], (b"connection", b"close")]
+            await send(message)
+
+        await self.app(scope, timed, answering)
 
 
 class LeaveWhenGone:

@@ -51,7 +51,7 @@ from app.jobs.endpoints import router as jobs_router
 from app.jobs.lanes import Lanes
 from app.jobs.process import WorkerProcess
 from app.keys.endpoints import router as keys_router
-from app.limits import LeaveWhenGone, Slots
+from app.limits import BodyDeadline, LeaveWhenGone, Slots
 from app.memory import memory_bytes, memory_for_collections
 from app.monitoring.instruments import Instruments
 from app.monitoring.readings import Readings
@@ -271,6 +271,7 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
     )
     app.add_middleware(LeaveWhenGone)
     app.add_middleware(Gate, access=settings.access)
+    app.add_middleware(BodyDeadline, wait_s=settings.body_wait_s)
     app.mount("/static", PageFiles(packages=[("app", "static")]), name="static")
     for router in ROUTERS:
         app.include_router(router)

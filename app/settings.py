@@ -148,6 +148,20 @@ class Settings(BaseSettings):
             description="Bytes of all request bodies in memory at once, before 503 is answered; one alone always fits.",
         ),
     ] = 2 * 2**30
+    connections_limit: Annotated[
+        int, Field(ge=1, le=100_000, description="Most connections at once; one more is refused with 503.")
+    ] = 1000
+    head_wait_s: Annotated[
+        float, Field(gt=0, le=600, description="How long request line and headers may take to arrive.")
+    ] = 10.0
+    body_wait_s: Annotated[
+        float,
+        Field(
+            gt=0,
+            le=3600,
+            description="How long a body may take to arrive, and one second more for every 4096 bytes of it.",
+        ),
+    ] = 30.0
     files_limit: Annotated[int, Field(ge=1, le=10_000, description="Most files in one request.")] = 1000
     image_limit_bytes: Annotated[int, Field(ge=1024, le=2**31, description="Largest encoded image.")] = 32 * 2**20
     image_limit_pixels: Annotated[

@@ -21,6 +21,7 @@ from app.cli.console import messages
 from app.cli.failures import CommandFailed
 from app.cli.options import DataOption, examples
 from app.clock import utc_now
+from app.connections import protocol
 from app.db.engine import Database
 from app.main import create_app
 from app.observe import log_to_stderr
@@ -94,6 +95,8 @@ def announced_server(settings: Settings, host: str, port: int) -> "AnnouncedServ
         app,
         host=host,
         port=port,
+        http=protocol(settings),
+        ws="none",
         log_level="warning",
         access_log=False,
         server_header=False,

@@ -26,6 +26,7 @@ ANSWERS = {
     "Unauthenticated": (401, "key_missing"),
     "Forbidden": (403, "forbidden"),
     "NotFound": (404, "not_found"),
+    "TooSlow": (408, "body_too_slow"),
     "Conflict": (409, "conflict"),
     "PreconditionFailed": (412, "precondition_failed"),
     "TooLarge": (413, "too_large"),

@@ -17,6 +17,7 @@ COUNTED = {
     "image_size",
     "threads",
     "files_limit",
+    "connections_limit",
     "inference_slots",
     "import_limit_ratio",
     "job_workers",

@@ -1,0 +1,85 @@
+"""Connections as the web server holds them: how many, how long a head may take to come, how large it may be.
+
+uvicorn bounds none of these by itself when its quicker parser is installed.
+"""
+
+import asyncio
+import http
+import json
+from typing import Any
+
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+from app.settings import Settings
+
+HEAD_LIMIT_BYTES = 64 * 2**10  # request line and headers; what came in one read with their end is not counted
+
+
+class BoundedProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+    """uvicorn's protocol, with an end to patience; `limits` is set on a subclass for each server."""
+
+    connections_limit = 1000
+    head_wait_s = 10.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """Wait for the first head, or refuse one connection too many."""
+        super().connection_made(transport)
+        self._head_bytes = 0
+        self._head_timer: asyncio.TimerHandle | None = None
+        if len(self.connections) > self.connections_limit:
+            self._refuse(503, "too_many_connections", "There are too many connections; try again shortly.")
+            return
+        self._expect_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes, and look whether they brought a head to its end."""
+        if self.transport.is_closing():
+            return
+        before = self.cycle
+        is_in_body = before is not None and before.more_body and not before.response_complete
+        super().data_received(data)
+        if self.cycle is not before or is_in_body:
+            self._head_bytes = 0
+            self._forget_timer()
+            return
+        if self._head_timer is None:
+            self._expect_head()
+        self._head_bytes += len(data)
+        if self._head_bytes > HEAD_LIMIT_BYTES and not self.transport.is_closing():
+            detail = f"Request line and headers must be at most {HEAD_LIMIT_BYTES} bytes."
+            self._refuse(431, "head_too_large", detail)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        self._forget_timer()
+        super().connection_lost(exc)
+
+    def _expect_head(self) -> None:
+        self._head_timer = self.loop.call_later(self.head_wait_s, self._head_is_late)
+
+    def _head_is_late(self) -> None:
+        self._head_timer = None
+        if not self.transport.is_closing():
+            detail = f"The head of the request must arrive within {self.head_wait_s:g} s."
+            self._refuse(408, "head_too_slow", detail)
+
+    def _forget_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _refuse(self, status: int, code: str, detail: str) -> None:
+        """A last answer in the shape of every error; there is no path to name as its instance yet."""
+        title = http.HTTPStatus(status).phrase
+        problem: dict[str, Any] = {"type": f"urn:oddity:problem:{code}", "title": title, "status": status}
+        body = json.dumps({**problem, "detail": detail, "instance": "/", "code": code}).encode()
+        head = f"HTTP/1.1 {status} {title}\r\ncontent-type: application/problem+json\r\ncontent-length: {len(body)}\r\n"
+        more = "retry-after: 1\r\n" if status == 503 else ""
+        self.transport.write(f"{head}{more}connection: close\r\n\r\n".encode() + body)
+        self.transport.close()
+
+
+def protocol(settings: Settings) -> type[asyncio.Protocol]:
+    """The protocol of a server with these settings, for uvicorn."""
+    limits = {"connections_limit": settings.connections_limit, "head_wait_s": settings.head_wait_s}
+    return type("Connection", (BoundedProtocol,), limits)

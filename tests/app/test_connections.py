@@ -1,0 +1,161 @@
+"""Callers that are slow, or send too much before anything can be told of them, over real connections."""
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from app.cli.serve import announced_server
+from app.connections import HEAD_LIMIT_BYTES
+from app.settings import Settings
+from tests.app.conftest import embedders_are_kept  # noqa: F401 - a fixture
+
+PATIENCE_S = 30.0
+Connect = Callable[[], socket.socket]
+USUAL = {"weights": "stand-in", "image_size": 32, "threads": 1}
+
+
+@contextmanager
+def serving(settings: Settings) -> Iterator[Connect]:
+    """A real server; what opens a connection to it."""
+    server = announced_server(settings, "127.0.0.1", 0)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        deadline = time.monotonic() + PATIENCE_S
+        while not server.is_announced:
+            assert thread.is_alive() and time.monotonic() < deadline
+            time.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield lambda: socket.create_connection(("127.0.0.1", port), PATIENCE_S)
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def connect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connect]:
+    settings = Settings(
+        data=tmp_path_factory.mktemp("served"),
+        head_wait_s=0.5,
+        body_wait_s=0.5,
+        connections_limit=6,
+        drain_s=0,
+        **USUAL,
+    )
+    with serving(settings) as connect:
+        yield connect
+
+
+def answer_of(connection: socket.socket) -> tuple[int, dict]:
+    """Status and body of the one answer after which the server closes the connection."""
+    received = b""
+    while piece := connection.recv(65536):
+        received += piece
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert b"connection: close" in head.lower()
+    return int(head.split()[1]), json.loads(body)
+
+
+def request(path: str = "/healthz", *more: str) -> bytes:
+    return "\r\n".join([f"GET {path} HTTP/1.1", "host: localhost", *more, "", ""]).encode()
+
+
+def test_a_head_that_does_not_come_is_not_waited_for(connect: Connect) -> None:
+    for sent in (b"", b"GET", request()[:-2]):
+        with connect() as connection:
+            connection.sendall(sent)
+            status, body = answer_of(connection)
+            assert (status, body["code"]) == (408, "head_too_slow")
+
+
+def test_a_head_that_drips_is_not_waited_for(connect: Connect) -> None:
+    with connect() as connection:
+        began = time.monotonic()
+        for number in range(1000):
+            try:
+                connection.sendall(b"GET / HTTP/1.1\r\n" if not number else b"x: y\r\n")
+            except OSError:
+                break
+            time.sleep(0.05)
+            assert time.monotonic() - began < PATIENCE_S
+        else:
+            pytest.fail("the server takes headers for ever")
+
+
+def test_a_huge_head_is_refused_while_it_arrives(connect: Connect) -> None:
+    for piece in (b"x: " + b"y" * 1000 + b"\r\n", b"y" * 1003):
+        with connect() as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nhost: localhost\r\nx: ")
+            try:
+                for _ in range(100 * HEAD_LIMIT_BYTES // 1000):
+                    connection.sendall(piece)
+                status = answer_of(connection)[0]
+            except ConnectionError:  # it has been refused while more was sent
+                continue
+            assert status in (400, 431)
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(connect: Connect) -> None:
+    for path in ("/v1/collections/c/images", "/v1/collections/c/images/import", "/v1/collections/c/images/delete"):
+        for kind in ("application/json", "application/zip", "image/png"):
+            with connect() as connection:
+                head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\ncontent-length: 100\r\n\r\n"
+                connection.sendall(head.encode() + b"{")
+                status, body = answer_of(connection)
+                assert (status, body["code"]) in ((408, "body_too_slow"), (415, "unsupported_media_type")), path
+
+
+def test_a_connection_is_used_again_and_patience_is_not_of_the_whole(connect: Connect) -> None:
+    with connect() as connection:
+        for _ in range(4):
+            connection.sendall(request())
+            received = b""
+            while b'{"status":"ok"}' not in received:
+                piece = connection.recv(65536)
+                assert piece, received
+                received += piece
+            time.sleep(0.2)  # together longer than a head may take
+        time.sleep(0.6)  # uvicorn's patience with an idle connection is longer
+        connection.sendall(request("/healthz", "connection: close"))
+        assert b"200 OK" in connection.recv(65536)
+
+
+def test_a_slow_body_within_its_rate_is_read(tmp_path: Path) -> None:
+    settings = Settings(data=tmp_path, body_wait_s=0.3, drain_s=0, **USUAL)
+    with serving(settings) as connect, connect() as connection:
+        body = b"{" + b" " * 20_000 + b"}"
+        head = f"PATCH /v1/collections/c HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {len(body)}\r\n"
+        connection.sendall(head.encode() + b"content-type: application/json\r\n\r\n")
+        for start in range(0, len(body), 4000):  # longer in all than an empty body may take
+            connection.sendall(body[start : start + 4000])
+            time.sleep(0.1)
+        status, shown = answer_of(connection)
+        assert (status, shown["code"]) == (404, "collection_unknown")  # read, and looked up
+
+
+def test_one_connection_too_many_is_refused_and_the_others_are_not(connect: Connect) -> None:
+    held: list[socket.socket] = []
+    try:
+        for _ in range(6):
+            held.append(connect())
+            held[-1].sendall(request())
+            assert b"200 OK" in held[-1].recv(65536)
+        with connect() as connection:
+            status, body = answer_of(connection)
+            assert (status, body["code"]) == (503, "too_many_connections")
+    finally:
+        for one in held:
+            one.close()
+
+
+def test_there_are_no_websockets(connect: Connect) -> None:
+    with connect() as connection:
+        upgrade = ("connection: upgrade", "upgrade: websocket", "sec-websocket-version: 13", "sec-websocket-key: eA==")
+        connection.sendall(request("/v1/collections", *upgrade))
+        assert b" 101 " not in connection.recv(65536)

@@ -130,8 +130,8 @@ def test_a_slow_body_within_its_rate_is_read(tmp_path: Path) -> None:
     settings = Settings(data=tmp_path, body_wait_s=0.3, drain_s=0, **USUAL)
     with serving(settings) as connect, connect() as connection:
         body = b"{" + b" " * 20_000 + b"}"
-        head = f"PATCH /v1/collections/c HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {len(body)}\r\n"
-        connection.sendall(head.encode() + b"content-type: application/json\r\n\r\n")
+        head = f"PATCH /v1/collections/c HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n"
+        connection.sendall(head.encode() + b"connection: close\r\ncontent-type: application/json\r\n\r\n")
         for start in range(0, len(body), 4000):  # longer in all than an empty body may take
             connection.sendall(body[start : start + 4000])
             time.sleep(0.1)

@@ -13,6 +13,7 @@ from app.entries import EntryTable
 from app.entry_columns import ROLES, ImageEntry
 from app.errors import NotFound
 from app.locks import ReadWriteLock
+from app.vector_checksums import damaged
 from index import Neighbours
 from models.leave_one_out import CALIBRATION_ROWS
 from models.methods.dn2 import LiveDN2
@@ -77,6 +78,7 @@ class CollectionState:
     entries: EntryTable = field(default_factory=EntryTable)
     groups: dict[str, GroupEntry] = field(default_factory=dict)
     compressed: CompressedBank | None = None
+    damaged: dict[int, str] = field(default_factory=dict)  # images left out because their stored vector is not intact
     runtimes: dict[int, str] = field(default_factory=dict)  # of the vectors held: row -> what they may be compared with
     lock: ReadWriteLock = field(default_factory=ReadWriteLock)
     # Calibration is brought up to date lazily, by readers: one at a time.
@@ -88,9 +90,11 @@ class CollectionState:
     fitting: threading.Lock = field(default_factory=threading.Lock)
 
     def entry(self, image_id: str) -> ImageEntry:
-        """The image with this id. Raises NotFound."""
+        """The image with this id. Raises NotFound, BytesDamaged."""
         pk = self.entries.find(image_id)
         if pk is None:
+            if image_id in self.damaged.values():
+                raise damaged(image_id)
             raise NotFound(f"Collection `{self.name}` has no image `{image_id}`.", "image_unknown")
         return self.entries[pk]
 

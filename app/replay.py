@@ -5,6 +5,7 @@ Following is the same for this process's own writes and for those of others. Wha
 applied under the state's lock, so that searches wait for memory alone and never see half of it.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -30,9 +31,12 @@ from app.db.tables import (
 )
 from app.entry_columns import EntryColumns
 from app.indexing.files import IndexFiles
+from app.vector_checksums import is_intact
 from index import SCRATCH_MIN_BYTES, Metric, make_index
 from models.methods.dn2 import DN2Params, LiveDN2
 from models.runtime import COMPARABLE
+
+log = logging.getLogger("oddity.shelf")
 
 PAGE_ROWS = 4096
 NOTHING_YET = -1  # the sequence of a state that was not read yet
@@ -78,7 +82,7 @@ def _from_file(session: Session, row: CollectionRow, files: IndexFiles) -> Colle
         restored = files.read(files.path(row.id, file.digest), state)
         if restored is not None:
             state.dn2, state.entries, state.sequence = restored.dn2, restored.entries, restored.sequence
-            state.runtimes = restored.runtimes
+            state.runtimes, state.damaged = restored.runtimes, restored.damaged
             return state
     return None
 
@@ -181,6 +185,7 @@ def _pages(session: Session, state: CollectionState) -> Iterator[Page]:
             cast(ImageRow.details, Text),
             VectorRow.vector,
             VectorRow.runtime_id,
+            VectorRow.checksum,
         )
         .join(VectorRow, (VectorRow.image_pk == ImageRow.id) & (VectorRow.embedding_id == state.embedding_id))
         .where(ImageRow.collection_id == state.id, ImageRow.sequence > state.sequence)
@@ -269,8 +274,28 @@ def _reserve(session: Session, state: CollectionState) -> None:
         index.reserve(max(0, coming.get(which, 0) - len(index)))
 
 
+def _intact(state: CollectionState, page: Page) -> Page:
+    """The images of the page whose vectors are those that were stored; the state notes the others, and leaves them out.
+
+    An image that was left out comes back when it is sent again.
+    """
+    broken = {row[0]: row.image_id for row in page if not is_intact(row[0], row.vector, row.checksum, state.width)}
+    if not broken and not state.damaged:
+        return page
+    for image_id in broken.values():
+        log.error("stored vector of image %r of `%s` is damaged: left out until it is sent again", image_id, state.name)
+    _remove(state, list(broken))
+    intact = [row for row in page if row[0] not in broken]
+    mended = {row[0] for row in intact}
+    state.damaged = {pk: name for pk, name in (state.damaged | broken).items() if pk not in mended}
+    return intact
+
+
 def _apply(state: CollectionState, page: Page) -> None:
-    pks, image_ids, hashes, roles, labels, groups, texts, blobs, _ = zip(*page, strict=True)
+    page = _intact(state, page)
+    if not page:
+        return
+    pks, image_ids, hashes, roles, labels, groups, texts, blobs, *_ = zip(*page, strict=True)
     vectors = np.frombuffer(b"".join(blobs), "<f4").reshape(len(page), state.width)
     came = EntryColumns.of(pks, image_ids, hashes, roles, labels, groups, texts)
     moved = ~_only_retold(state, came, groups, vectors)
@@ -303,6 +328,9 @@ def _only_retold(
 
 def _remove(state: CollectionState, pks: Sequence[int] | NDArray[np.int64]) -> None:
     gone = np.asarray(pks, np.int64)
+    if state.damaged:
+        left = set(state.damaged).difference(gone.tolist())
+        state.damaged = {pk: name for pk, name in state.damaged.items() if pk in left}
     gone = gone[state.entries.known(gone)]
     if gone.size:
         state.dn2.remove(gone)

@@ -24,6 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from app.clock import utc_now
+from app.vector_checksums import checksum_of_row
 
 # SQLite counts rows up by itself only for the exact type INTEGER.
 BigId = BigInteger().with_variant(Integer, "sqlite")
@@ -125,6 +126,7 @@ class VectorRow(Base):
     embedding_id: Mapped[int] = mapped_column(ForeignKey("embeddings.id", ondelete="CASCADE"), primary_key=True)
     runtime_id: Mapped[int] = mapped_column(ForeignKey("runtimes.id"))
     vector: Mapped[bytes] = mapped_column(LargeBinary)
+    checksum: Mapped[int | None] = mapped_column(BigInteger, default=checksum_of_row)  # null: from before there was one
 
 
 class DeletionRow(Base):

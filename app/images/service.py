@@ -198,6 +198,10 @@ def _write(
                 "image_exists",
             )
             one.problem, one.status = item_problem(fault), "refused"
+        elif row is not None and same_bytes and row.id in state.damaged and one.vector is not None:
+            _retell(row, one, sequence, now)
+            row.sequence, row.updated_at = sequence, now
+            one.status, vectors[one.image_id] = "updated", one.vector
         elif row is not None and same_bytes:
             one.status = "updated" if parameters.mode == "upsert" and _retell(row, one, sequence, now) else "duplicate"
         elif one.vector is None or one.prepared is None:

@@ -21,7 +21,10 @@ IdempotencyKey = Annotated[
 
 @router.get("/v1/collections/{c}/index")
 async def show_index(c: CollectionName, core: CoreDependency, slots: SlotsDependency) -> dict[str, Any]:
-    """What answers searches: structure, recall, live and dead entries, bytes, and the file a start goes on from."""
+    """What answers searches: structure, recall, live and dead entries, bytes, and the file a start goes on from.
+
+    `damaged` names images whose stored vector is not the one that was stored: they are left out until sent again.
+    """
     return await slots.run(service.show_index, core, c)
 
 

@@ -18,7 +18,7 @@ from index import SnapshotDamaged, open_arrays, write_arrays
 from models.methods.dn2 import LiveDN2
 
 log = logging.getLogger("oddity.indexing")
-FORMAT = 3  # of what stands in a file; a file of another format is built anew
+FORMAT = 4  # of what stands in a file; a file of another format is built anew
 DAMAGED_SUFFIX = ".damaged"
 
 
@@ -38,6 +38,7 @@ class Restored:
     dn2: LiveDN2
     entries: EntryTable
     runtimes: dict[int, str]
+    damaged: dict[int, str]
 
 
 class IndexFiles:
@@ -71,6 +72,7 @@ class IndexFiles:
             "parameters": _parameters(state),
             "indexes": indexes,
             "runtimes": {str(pk): name for pk, name in state.runtimes.items()},
+            "damaged": {str(pk): name for pk, name in state.damaged.items()},
         }
         unnamed = self.folder / f"{state.id}-unnamed.index"
         size = write_arrays(unnamed, arrays, facts)
@@ -145,7 +147,8 @@ class IndexFiles:
                 grouped=entries.grouped("normal"),
             )
             runtimes = {int(pk): str(name) for pk, name in facts["runtimes"].items()}
-            return Restored(facts["sequence"], dn2, entries, runtimes)
+            damaged = {int(pk): str(name) for pk, name in facts["damaged"].items()}
+            return Restored(facts["sequence"], dn2, entries, runtimes, damaged)
 
 
 def _parameters(state: CollectionState) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from index.threads import threads as search_threads
 log = logging.getLogger("oddity.indexing")
 CHANGES_SHARE = 0.25  # of the images; so many changes are quicker read from a new file than replayed
 KINDS = ("index", "compact")
+DAMAGED_SHOWN = 1000
 
 
 def submit_compact(core: Core, name: str, request: Request | None) -> tuple[dict[str, Any], bool]:
@@ -84,6 +85,7 @@ def show_index(core: Core, name: str) -> dict[str, Any]:
             "exact": state.is_exact,
             "parts": parts,
             "bytes": state.memory_bytes(),
+            "damaged": sorted(state.damaged.values())[:DAMAGED_SHOWN],
         }
     with core.database.read() as session:
         files = repository.newest(session, state.id, state.embedding_id)

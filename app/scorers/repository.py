@@ -21,6 +21,7 @@ from app.db.tables import (
     VectorRow,
 )
 from app.jobs.repository import ENDED
+from app.vector_checksums import damaged, is_intact
 
 PART_BYTES = 16 * 2**20  # well below what any database takes as one value
 PAGE_ROWS = 1000
@@ -118,13 +119,17 @@ def images(session: Session, collection_id: int) -> list[Any]:
 
 
 def vectors(session: Session, embedding_id: int) -> Iterator[tuple[int, bytes]]:
-    """Key and vector of every image of an embedding, streamed in order of arrival."""
+    """Key and vector of every image of an embedding, streamed in order of arrival. Raises BytesDamaged."""
+    width = session.get_one(EmbeddingRow, embedding_id).width
     statement = (
-        select(VectorRow.image_pk, VectorRow.vector)
+        select(VectorRow.image_pk, VectorRow.vector, VectorRow.checksum, ImageRow.image_id)
+        .join(ImageRow, ImageRow.id == VectorRow.image_pk)
         .where(VectorRow.embedding_id == embedding_id)
         .order_by(VectorRow.image_pk)
     )
     for found in session.execute(statement, execution_options={"yield_per": PAGE_ROWS}):
+        if not is_intact(found[0], found[1], found[2], width):
+            raise damaged(found[3])
         yield found[0], found[1]
 
 

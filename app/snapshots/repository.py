@@ -3,13 +3,14 @@
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Row, delete, func, insert, select
+from sqlalchemy import delete, func, insert, select
 from sqlalchemy.orm import Session
 
 from app.collections.repository import HIDDEN
 from app.db.tables import (
     CollectionRow,
     CompressionRow,
+    EmbeddingRow,
     FeedbackRow,
     GroupMemberRow,
     GroupRow,
@@ -21,6 +22,7 @@ from app.db.tables import (
     VectorRow,
 )
 from app.jobs.repository import ENDED
+from app.vector_checksums import damaged, is_intact
 
 PAGE_ROWS = 1000
 
@@ -30,12 +32,13 @@ def collection(session: Session, collection_id: int) -> CollectionRow | None:
     return session.get(CollectionRow, collection_id)
 
 
-def images(session: Session, collection_id: int, embedding_id: int) -> Iterator[Row[ImageRow, int, bytes]]:
-    """Every image with the runtime and bytes of its vector, in order of arrival."""
+def images(session: Session, collection_id: int, embedding_id: int) -> Iterator[tuple[ImageRow, int, bytes]]:
+    """Every image with the runtime and bytes of its vector, in order of arrival. Raises BytesDamaged."""
     last = 0
+    width = session.get_one(EmbeddingRow, embedding_id).width
     while True:
         statement = (
-            select(ImageRow, VectorRow.runtime_id, VectorRow.vector)
+            select(ImageRow, VectorRow.runtime_id, VectorRow.vector, VectorRow.checksum)
             .join(VectorRow, (VectorRow.image_pk == ImageRow.id) & (VectorRow.embedding_id == embedding_id))
             .where(ImageRow.collection_id == collection_id, ImageRow.id > last)
             .order_by(ImageRow.id)
@@ -43,7 +46,10 @@ def images(session: Session, collection_id: int, embedding_id: int) -> Iterator[
         )
         page = session.execute(statement).all()
         session.expunge_all()
-        yield from page
+        for image, runtime_id, vector, checksum in page:
+            if not is_intact(image.id, vector, checksum, width):
+                raise damaged(image.image_id)
+            yield image, runtime_id, vector
         if len(page) < PAGE_ROWS:
             return
         last = page[-1][0].id

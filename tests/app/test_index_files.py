@@ -57,7 +57,7 @@ def file_of(core: Core) -> Path:
 def poison(core: Core) -> None:
     """Change every vector in the record behind everybody's back: whoever reads them now reads zeros."""
     with core.database.write() as session:
-        session.execute(update(VectorRow).values(vector=bytes(512 * 4)))
+        session.execute(update(VectorRow).values(vector=bytes(512 * 4), checksum=None))
 
 
 def same(one: CollectionState, other: CollectionState) -> bool:

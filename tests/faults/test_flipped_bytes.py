@@ -81,8 +81,81 @@ def test_a_snapshot_is_refused_and_nothing_is_restored(client: TestClient, setti
     assert [one["name"] for one in client.get("/v1/collections").json()["collections"]] == ["c"]
 
 
+def vectors_in(settings: Settings) -> dict[str, bytes]:
+    """The stored vectors by image id; afterwards all that was committed is in the database's own file."""
+    with sqlite3.connect(settings.database.removeprefix("sqlite:///")) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        rows = connection.execute("SELECT image_id, vector FROM images JOIN vectors ON images.id = image_pk").fetchall()
+    connection.close()
+    return dict(rows)
+
+
+@pytest.mark.parametrize(("at", "bit"), [(1027, 64)])
+def test_a_bit_that_flips_in_a_stored_vector_costs_that_image_alone(
+    settings: Settings, at: int, bit: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with TestClient(create_app(settings)) as client:
+        add(client, "c", {f"n{number}": png(number) for number in range(12)})
+        everything = {"vector": [1.0] * 512, "k": 12}
+        before = client.post(f"{C}/query", json=everything).json()["results"][0]
+    path = Path(settings.database.removeprefix("sqlite:///"))
+    vectors = vectors_in(settings)
+    data = bytearray(path.read_bytes())
+    place = data.index(vectors["n1"]) + at
+    data[place] ^= bit
+    path.write_bytes(data)
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)], "SQLite does not notice"
+    connection.close()
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        found = client.post(f"{C}/query", json=everything).json()["results"][0]
+        assert found == [one for one in before if one["id"] != "n1"]
+        assert "image 'n1' of `c` is damaged" in caplog.text
+        assert client.get(f"{C}/index").json()["damaged"] == ["n1"]
+        for answer in (
+            client.post(f"{C}/query", json={"id": "n1"}),
+            client.post(f"{C}/anomaly", json={"ids": ["n1"]}),
+        ):
+            told = answer.json() if answer.status_code == 500 else answer.json()["results"][0]["problem"]
+            assert told["code"] == "vector_damaged", answer.text
+        job = client.post(f"{C}/snapshots", params={"wait": 60}).json()
+        assert (job["state"], job["problem"]["code"]) == ("failed", "vector_damaged")
+        assert len(client.post(f"{C}/anomaly", json={"ids": ["n2"]}).json()["results"]) == 1
+        add(client, "c", {"n1": png(1)})
+        assert client.get(f"{C}/index").json()["damaged"] == []
+        assert client.post(f"{C}/query", json=everything).json()["results"][0] == before
+    with TestClient(create_app(settings)) as client:
+        assert client.post(f"{C}/query", json=everything).json()["results"][0] == before
+        assert vectors_in(settings) == vectors
+
+
+def test_a_damaged_image_can_be_deleted_and_is_then_not_spoken_of(settings: Settings) -> None:
+    with TestClient(create_app(settings)) as client:
+        add(client, "c", {f"n{number}": png(number) for number in range(3)})
+    with sqlite3.connect(settings.database.removeprefix("sqlite:///")) as connection:
+        connection.execute("UPDATE vectors SET vector = zeroblob(2048) WHERE image_pk = 2")
+    connection.close()
+    with TestClient(create_app(settings)) as client:
+        assert client.get(f"{C}/index").json()["damaged"] == ["n1"]
+        client.delete(f"{C}/images/n1").raise_for_status()
+        assert client.get(f"{C}/index").json()["damaged"] == []
+        assert client.post(f"{C}/query", json={"id": "n1"}).json()["code"] == "image_unknown"
+
+
+def test_vectors_from_before_there_were_checksums_are_believed(settings: Settings) -> None:
+    with TestClient(create_app(settings)) as client:
+        add(client, "c", {f"n{number}": png(number) for number in range(3)})
+    with sqlite3.connect(settings.database.removeprefix("sqlite:///")) as connection:
+        assert connection.execute("SELECT count(checksum) FROM vectors").fetchone() == (3,)
+        connection.execute("UPDATE vectors SET checksum = NULL")
+    connection.close()
+    with TestClient(create_app(settings)) as client:
+        assert client.get(f"{C}/index").json()["damaged"] == []
+        assert len(client.post(f"{C}/query", json={"id": "n1", "k": 3}).json()["results"][0]) >= 2
+
+
 def test_a_record_that_is_no_database_any_more_stops_the_start(client: TestClient, settings: Settings) -> None:
-    """SQLite keeps no checksum of a page: a page it can still read is believed. `PRAGMA integrity_check` tells more."""
+    """SQLite keeps no checksum of a page: of one it can still read, only vectors are checked."""
     copy = settings.data / "copy.db"
     with sqlite3.connect(settings.database.removeprefix("sqlite:///")) as connection:
         connection.execute("VACUUM INTO ?", (str(copy),))

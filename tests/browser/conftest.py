@@ -14,6 +14,8 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from app.cli.demo_images import MadeImage, texture_images
 from app.main import create_app
 from app.settings import Settings
+from models.catalog import installed
+from models.contract import Give, Need
 from tests.rules.source_tree import ROOT
 
 SEED = 20
@@ -103,6 +105,19 @@ def files(weaves: dict[str, list[MadeImage]], tmp_path_factory: pytest.TempPathF
         for one in images:
             (folder / kind / one.name).write_bytes(one.data)
     return folder
+
+
+def fitted_method(with_heat_maps: bool) -> str:
+    """Name of a kept method that is fitted by a job, quick enough to wait for."""
+    return next(
+        card.name
+        for card in installed().values()
+        if card.role == "scorer"
+        and card.status == "supported"
+        and not card.live
+        and (Give.HEAT_MAP in card.gives.outputs) == with_heat_maps
+        and set(card.needs.required) <= {Need.VECTORS, Need.MAPS}
+    )
 
 
 @pytest.fixture(scope="session")

@@ -6,20 +6,21 @@ from pathlib import Path
 from playwright.sync_api import Page, expect
 
 from app.cli.demo_images import MadeImage
-from tests.browser.conftest import Api, Inspect, make
+from tests.browser.conftest import Api, Inspect, fitted_method, make
 
 
 def test_heat_maps_are_fitted_where_they_are_missed_and_shown_with_a_slider(
     page: Page, api: Api, weaves: dict[str, list[MadeImage]], files: Path, inspect: Inspect
 ) -> None:
+    method = fitted_method(with_heat_maps=True)
     make(api, "heat", weaves["bank"])
     page.goto("/#/c/heat/score")
     page.get_by_label("Does this belong?: images").set_input_files(
         [files / "damaged" / "weave-stain-0001.png", files / "flawless" / "weave-0044.png"]
     )
-    expect(page.get_by_text("A heat map needs patch_knn, fitted on this collection.")).to_be_visible()
-    page.get_by_role("button", name="Fit patch_knn now").click()
-    expect(page.get_by_text("Fitting patch_knn")).to_be_visible()
+    expect(page.get_by_text(f"A heat map needs {method}, fitted on this collection.")).to_be_visible()
+    page.get_by_role("button", name=f"Fit {method} now").click()
+    expect(page.get_by_text(f"Fitting {method}")).to_be_visible()
     slider = page.get_by_label("Heat map", exact=True)  # there as soon as the fit is done and the images scored again
     expect(slider).to_be_visible()
     stained = page.get_by_role("listitem").filter(has=page.get_by_role("heading", name="weave-stain-0001.png"))

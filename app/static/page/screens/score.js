@@ -72,7 +72,7 @@ const SetResult = ({ name, set }) => html`<div class="panel">
 
 export const Score = ({ collection, name, changed }) => {
   const selection = useSelection(name);
-  const { judges, problem: scorersProblem, reload } = useJudges(name);
+  const { judges, methods, problem: scorersProblem, reload } = useJudges(name);
   const [scorer, setScorer] = useState("dn2");
   const [rate, setRate] = useState(collection.false_alarm_rate);
   const [isSet, setIsSet] = useState(false);
@@ -100,6 +100,7 @@ export const Score = ({ collection, name, changed }) => {
   });
   const alarmed = found?.results.filter((one) => !one.problem && alarms(one.p_value, rate, found.calibration.n)).length;
   const heat = found?.results.find((one) => one.heatmap)?.heatmap;
+  const mapper = methods?.find((one) => one.role === "scorer" && one.status === "supported" && one.gives.outputs.includes("heat_map"));
   const n = found?.calibration.n;
   return html`<${DropZone} onFiles=${(files) => score({ files })} isBusy=${isScoring} title="Does this belong?" hint="Drop images or a folder here. They are scored, not stored.">
       ${selection.images.length > 0 && html`<button type="button" disabled=${isScoring} onClick=${() => score({ images: selection.images })}>Score the ${selection.images.length} chosen</button>`}
@@ -120,10 +121,10 @@ export const Score = ({ collection, name, changed }) => {
     </div>
     ${set && html`<${SetResult} name=${name} set=${set} />`}
     ${found && heat && html`<${HeatControl} strength=${strength} setStrength=${setStrength} heatmap=${heat} />`}
-    ${found && !heat && html`<${Note}>${hasHeat(scorer) ? "" : html`<p><strong>Where in the image?</strong> The scorer ${scorer} judges the whole image. A heat map needs patch_knn, fitted on this collection.</p><${FitHere} name=${name} method="patch_knn" scorers=${usable} onReady=${(id) => {
+    ${found && !heat && mapper && !hasHeat(scorer) && html`<${Note}><p><strong>Where in the image?</strong> The scorer ${scorer} judges the whole image. A heat map needs ${mapper.id}, fitted on this collection.</p><${FitHere} name=${name} method=${mapper.id} scorers=${usable} onReady=${(id) => {
       reload();
       setScorer(id);
       if (last) score(last, id);
-    }} />`}<//>`}
+    }} /><//>`}
     ${found && html`<ul class="results">${[...found.results].sort((a, b) => (b.score ?? -1) - (a.score ?? -1)).map((one) => html`<${Result} key=${`${one.title} ${one.score}`} name=${name} result=${one} rate=${rate} calibration=${found.calibration} strength=${strength} changed=${changed} />`)}</ul>`}`;
 };

@@ -7,6 +7,7 @@ from datetime import datetime
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
+from app.collections.repository import HIDDEN
 from app.db.tables import CollectionRow, DeletionRow, ImageRow, IndexFileRow, JobRow
 
 FILES_KEPT = 4  # rows a collection: of several machines that each write files of their own, the newest ones
@@ -91,8 +92,9 @@ def standing(session: Session, collection_id: int, known: Sequence[str]) -> Stan
 
 
 def sequences(session: Session) -> dict[int, int]:
-    """The sequence of every collection."""
-    rows = session.execute(select(CollectionRow.id, CollectionRow.sequence))
+    """The sequence of every collection that is complete; one that is being restored is looked at when it is there."""
+    statement = select(CollectionRow.id, CollectionRow.sequence).where(~CollectionRow.name.startswith(HIDDEN))
+    rows = session.execute(statement)
     return {row.id: row.sequence for row in rows}
 
 

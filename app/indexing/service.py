@@ -5,6 +5,7 @@ its size, computes the calibration with them and writes all of it into a file. P
 load that file beside the state they serve from and change over; no search waits for any of this.
 """
 
+import contextlib
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from app.collection_state import CollectionState
 from app.core import Core
 from app.db.tables import IndexFileRow
+from app.errors import NotFound
 from app.idempotency import Request
 from app.indexing import repository
 from app.jobs.context import JobContext
@@ -50,9 +52,12 @@ def submit_due(core: Core, seen: dict[int, int]) -> list[str]:
     core.index_files.prune_collections(set(now))
     seen.clear()
     seen.update(now)
+    queued = []
     for name in names:
-        submit(core, "index", name, {})
-    return names
+        with contextlib.suppress(NotFound):  # it has gone since
+            submit(core, "index", name, {})
+            queued.append(name)
+    return queued
 
 
 def is_due(here: repository.Standing, images_min: int) -> bool:

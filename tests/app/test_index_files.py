@@ -227,6 +227,32 @@ def test_jobs_are_queued_for_collections_that_changed_much(client: TestClient) -
     assert service.is_due(replace(here, images=10, changes=1000, has_file=True), 900)
 
 
+def test_a_collection_that_is_being_restored_is_looked_at_when_it_is_there(client: TestClient) -> None:
+    core, seen = core_of(client), {}
+    add(client, "c", {f"i{number}": PICTURES[number] for number in range(6)})
+    name = "/restoring/job"
+    for old, new, due in (("c", name, []), (name, "c", ["c"])):
+        with core.database.write() as session:
+            session.execute(update(CollectionRow).where(CollectionRow.name == old).values(name=new))
+        assert service.submit_due(core, seen) == due
+
+
+def test_a_collection_that_goes_while_it_is_looked_at_keeps_no_other_waiting(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    core = core_of(client)
+    for name in ("gone", "c"):
+        add(client, name, {f"i{number}": PICTURES[number] for number in range(6)})
+    submit = service.submit
+
+    def gone_first(core: Core, kind: str, name: str, parameters: dict) -> object:
+        client.delete("/v1/collections/gone")
+        return submit(core, kind, name, parameters)
+
+    monkeypatch.setattr(service, "submit", gone_first)
+    assert service.submit_due(core, {}) == ["c"]
+
+
 def test_compacting_says_what_is_there_and_the_index_can_be_looked_at(client: TestClient) -> None:
     add(client, "c", {f"i{number}": PICTURES[number] for number in range(6)})
     client.post(f"{C}/images/delete", json={"ids": ["i1", "i2"]}).raise_for_status()

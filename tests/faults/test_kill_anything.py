@@ -15,6 +15,7 @@ from app.db.tables import Base
 from tests.faults.whole_service import PATIENCE_S, C, Load, Service, age, check, kill
 
 JOB_KINDS = 5
+ENOUGH_IMAGES = 60  # for every kind of job to have something to do, however few came in between the deaths
 VICTIMS = (("start",), ("work",), ("start", "work"))
 
 
@@ -58,11 +59,12 @@ def kill_at_random_moments(data: Path, record_url: str, moments: int, seed: int)
 def finish(service: Service, load: Load) -> None:
     """Let the jobs come round once, undisturbed: what deaths have cut off goes on, and each kind is seen to end."""
     with service.started() as client:
+        load.top_up(client, ENOUGH_IMAGES)
         until = load.jobs.turn + JOB_KINDS
         given_up = time.monotonic() + JOB_KINDS * PATIENCE_S
         while load.jobs.turn < until:
-            assert time.monotonic() < given_up, "the jobs do not end"
             load.jobs.step(client)
+            assert time.monotonic() < given_up, f"the jobs do not end: {client.get('/v1/jobs').text}"
             time.sleep(0.1)  # the worker is at a lower priority than a server that is asked all the time
 
 

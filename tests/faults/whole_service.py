@@ -143,6 +143,11 @@ class Load:
         assert answer.status_code == 201, answer.text
         self.acknowledged.append(names)
 
+    def top_up(self, client: httpx2.Client, images: int) -> None:
+        """Add until there are so many that were acknowledged."""
+        while sum(map(len, self.acknowledged)) < images:
+            self._add(client)
+
     def _delete(self, client: httpx2.Client) -> None:
         if len(self.acknowledged) < 12:  # so that there is always something to clean and to compress
             time.sleep(0.02)

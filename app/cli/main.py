@@ -45,6 +45,7 @@ COMMANDS = {
     "migrate": "Bring the tables of the record to this version.",
     "collect": "Delete files and notes that nobody needs any more; workers do it by themselves.",
     "weights": "List the weights of backbones, or fetch some once.",
+    "pretrain": "Train a backbone on folders of images, measure it, and export it.",
     "bench": "Measure: accuracy, agreement with a reference.",
 }
 

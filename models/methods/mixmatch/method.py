@@ -37,9 +37,9 @@ class MixMatchParams(Params):
     )
     alpha: float = Field(default=0.75, ge=0.0, le=10.0, description="Of MixUp's Beta distribution; 0: no MixUp.")
     unlabelled_weight: float = Field(
-        default=30.0, ge=0.0, le=1000.0, description="Weight of the squared error on guessed labels, once ramped up."
+        default=10.0, ge=0.0, le=1000.0, description="Weight of the squared error on guessed labels, once ramped up."
     )
-    ramp: float = Field(default=0.5, ge=0.0, le=1.0, description="Share of the steps over which that weight rises.")
+    ramp: float = Field(default=1.0, ge=0.0, le=1.0, description="Share of the steps over which that weight rises.")
     mirror: bool = Field(default=True, description="Left and right of an image may change places.")
     shift: float = Field(default=0.1, ge=0.0, le=0.45, description="Largest move of an image, as a share of its side.")
     light: float = Field(default=0.2, ge=0.0, le=1.0, description="Largest change of contrast and brightness.")
@@ -50,8 +50,8 @@ class MixMatchParams(Params):
         default=4096, ge=1, le=1_000_000, description="Unlabelled images learnt from, at most; spread over the pool."
     )
     hidden: int = Field(default=128, ge=4, le=1024, description="Width of the two hidden layers.")
-    epochs: int = Field(default=60, ge=1, le=1000, description="Passes over the pool.")
-    learning_rate: float = Field(default=2e-3, gt=0.0, le=1.0, description="Step of the optimiser (Adam).")
+    epochs: int = Field(default=60, ge=1, le=1000, description="Passes over the pool; of a small one, ten steps each.")
+    learning_rate: float = Field(default=5e-3, gt=0.0, le=1.0, description="Step of the optimiser (Adam).")
 
     @model_validator(mode="after")
     def _guesses_have_versions(self) -> "MixMatchParams":

@@ -12,6 +12,10 @@ from models.methods.mixmatch.maths import cross_entropy, guessed_labels, mixed, 
 from models.training import TrainingPlan, mlp, train
 
 
+STEPS_PER_EPOCH = 10
+"""At least so many."""
+
+
 class Head(nn.Module):
     """Logits of classes for a vector, which is standardised first."""
 
@@ -83,8 +87,8 @@ def train_head(
     counts = np.bincount(material.classes)
     firsts = np.cumsum(counts) - counts
     n_versions, steps = labelled.shape[1], 0
-    # A small pool is gone through several times before it is judged to have been gone through once.
-    rows = max(len(unlabelled), STEPS_PER_EPOCH * min(plan.batch, len(unlabelled)))
+    # A small pool is gone through several times in what counts as one pass.
+    rows = len(unlabelled) * max(1, -(-STEPS_PER_EPOCH * plan.batch // len(unlabelled)))
     total = plan.epochs * -(-rows // plan.batch)
 
     def loss(chosen: Tensor) -> Tensor:
@@ -111,5 +115,3 @@ def train_head(
 
     train(head, loss, rows=rows, plan=plan, generator=generator, method=method, progress=progress)
 
-
-STEPS_PER_EPOCH = 10

@@ -31,7 +31,7 @@ def guessed_labels(net: nn.Module, versions: Tensor, temperature: float) -> Tens
     """
     with torch.no_grad():
         shares = torch.softmax(net(versions.flatten(0, 1)), dim=1)
-        return sharpened(shares.unflatten(0, versions.shape[:2]).mean(dim=1), temperature)
+        return sharpened(shares.reshape(*versions.shape[:2], -1).mean(dim=1), temperature)
 
 
 def mixing_shares(count: int, alpha: float, random: np.random.Generator) -> NDArray[np.float32]:

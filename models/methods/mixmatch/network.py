@@ -11,7 +11,6 @@ from models.contract import Progress
 from models.methods.mixmatch.maths import cross_entropy, guessed_labels, mixed, mixing_shares, squared_error
 from models.training import TrainingPlan, mlp, train
 
-
 STEPS_PER_EPOCH = 10
 """At least so many."""
 
@@ -114,4 +113,3 @@ def train_head(
         return supervised + weight * squared_error(logits[size:], wanted[size:])
 
     train(head, loss, rows=rows, plan=plan, generator=generator, method=method, progress=progress)
-

@@ -112,8 +112,9 @@ async def delete_class(
         Literal["keep", "delete"], Query(description="Whether its images stay in the collection or go with it.")
     ] = "keep",
     role: Annotated[
-        Literal["unlabelled", "normal", "anomalous"], Query(description="Role of images that stay.")
-    ] = "unlabelled",
+        Literal["unlabelled", "normal", "anomalous"] | None,
+        Query(description="Role of images that stay; unset: what each was before, `unlabelled` if it was nothing."),
+    ] = None,
 ) -> None:
     """Forget a class. Its images stay, without a label, unless told otherwise."""
     sequence = await slots.run(registering.delete_class, core, c, label, images, role)

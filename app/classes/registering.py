@@ -11,7 +11,6 @@ from sqlalchemy.orm import Session
 from app.bodies import Upload
 from app.classes import repository
 from app.classes.classifier import example_pks
-from app.classes.repository import EXAMPLE
 from app.classes.schemas import RegisterParameters
 from app.clock import shown
 from app.collection_state import CollectionState
@@ -20,11 +19,10 @@ from app.core import Core
 from app.db.tables import ImageRow
 from app.errors import Invalid, NotFound, item_problem
 from app.idempotency import Answer, Request
-from app.images.repository import by_ids, remove
+from app.images.repository import EXAMPLE, by_ids, remove
 from app.images.schemas import AddParameters
 from app.images.service import add_images
 
-RELEASED = "unlabelled"  # the role of an image that belongs to a class no more: it has no say in any score
 LISTED_MAX = 100  # examples of a class that the list of classes names
 
 
@@ -95,7 +93,7 @@ class _Registration:
         members = {one["id"] for one in items if one.get("before") == _told((EXAMPLE, self.label))}
         is_new = all(row.image_id in good - members for row in examples)
         left = [row for row in examples if row.image_id not in good] if self.mode == "replace" else []
-        repository.relabel(left, RELEASED, None, sequence, now)
+        repository.release(left, None, sequence, now)
         counts = {
             status: sum(one["status"] == status for one in items)
             for status in ("created", "updated", "duplicate", "refused")
@@ -121,7 +119,7 @@ class _Registration:
         before = (row.role, row.label)
         status = "duplicate"
         if before != (EXAMPLE, self.label):
-            repository.relabel([row], EXAMPLE, self.label, sequence, now)
+            repository.enlist([row], self.label, sequence, now)
             status = "updated"
         return {"id": image_id, "status": status, "sha256": row.sha256, "before": _told(before)}
 
@@ -141,10 +139,10 @@ def get_class(core: Core, name: str, label: str, after: int | None = None) -> di
     return _shown(label, members, None)
 
 
-def delete_class(core: Core, name: str, label: str, images: Literal["keep", "delete"], role: str) -> int:
-    """Forget a class: the sequence of the change. Its images stay, with this role and no label, or are deleted.
+def delete_class(core: Core, name: str, label: str, images: Literal["keep", "delete"], role: str | None) -> int:
+    """Forget a class: the sequence of the change. Its images stay, without a label, or are deleted.
 
-    Raises NotFound.
+    Those that stay get this role; without one each the role that it had before. Raises NotFound.
     """
     state = core.shelf.get(name)
     with core.database.write() as session:
@@ -156,7 +154,7 @@ def delete_class(core: Core, name: str, label: str, images: Literal["keep", "del
         if images == "delete":
             remove(session, state.id, [row.id for row in rows], sequence)
         else:
-            repository.relabel(rows, role, None, sequence, now)
+            repository.release(rows, role, sequence, now)
     core.shelf.follow(state)
     return sequence
 

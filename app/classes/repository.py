@@ -7,9 +7,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.db.tables import ImageRow
-from app.images.repository import PARAMETERS_MAX
+from app.images.repository import EXAMPLE, PARAMETERS_MAX, give_role
 
-EXAMPLE = "example"
+RELEASED = "unlabelled"  # the role of a released image of which it is not known what it was: no say in any score
 
 
 def examples(session: Session, collection_id: int, label: str) -> Sequence[ImageRow]:
@@ -30,7 +30,15 @@ def arrivals(session: Session, pks: Sequence[int]) -> dict[int, datetime]:
     return found
 
 
-def relabel(rows: Iterable[ImageRow], role: str, label: str | None, sequence: int, now: datetime) -> None:
-    """Give images another role and label."""
+def enlist(rows: Iterable[ImageRow], label: str, sequence: int, now: datetime) -> None:
+    """Make images examples of a class."""
     for row in rows:
-        row.role, row.label, row.sequence, row.updated_at = role, label, sequence, now
+        give_role(row, EXAMPLE)
+        row.label, row.sequence, row.updated_at = label, sequence, now
+
+
+def release(rows: Iterable[ImageRow], role: str | None, sequence: int, now: datetime) -> None:
+    """Take images out of their class: they get this role, or else the one that each had before, and no label."""
+    for row in rows:
+        give_role(row, role or row.role_before or RELEASED)
+        row.label, row.sequence, row.updated_at = None, sequence, now

@@ -92,8 +92,9 @@ def delete(
         Literal["keep", "delete"], typer.Option(help="Whether its images stay in the collection or go with it.")
     ] = "keep",
     role: Annotated[
-        Literal["unlabelled", "normal", "anomalous"], typer.Option(help="Role of images that stay.")
-    ] = "unlabelled",
+        Literal["unlabelled", "normal", "anomalous"] | None,
+        typer.Option(help="Role of images that stay; unset: what each was before."),
+    ] = None,
     server: ServerOption = None,
     data: DataOption = None,
 ) -> None:

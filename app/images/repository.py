@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from app.db.statements import chosen_numbers, insert_unless_there
 from app.db.tables import CollectionRow, DeletionRow, ImageRow, RuntimeRow, VectorRow
 
+EXAMPLE = "example"
 PAGE_ROWS = 4096
 PARAMETERS_MAX = 500  # of one IN (…), well below what any database takes
 
@@ -130,7 +131,16 @@ def _remove(session: Session, collection_id: int, chosen: Iterable[ColumnElement
     return done.rowcount
 
 
+def give_role(row: ImageRow, role: str) -> None:
+    """Give an image a role; of what becomes an example it is kept what it was, for when it is one no more."""
+    if role == EXAMPLE and row.role != EXAMPLE:
+        row.role_before = row.role if row.id is not None else None
+    elif role != EXAMPLE:
+        row.role_before = None
+    row.role = role
+
+
 def change_roles(rows: Iterable[ImageRow], role: str, sequence: int, now: datetime) -> None:
-    """Give images another role."""
+    """Give images another role, for as long as that may be undone: what an example was before stays kept."""
     for row in rows:
         row.role, row.sequence, row.updated_at = role, sequence, now

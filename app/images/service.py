@@ -224,8 +224,7 @@ def _retell(row: ImageRow, one: _Candidate, sequence: int, now: datetime) -> boo
     if "metadata" in one.item.model_fields_set:
         changes["details"] = _metadata(one)
     changed = {name: value for name, value in changes.items() if getattr(row, name) != value}
-    for name, value in changed.items():
-        setattr(row, name, value)
+    _take(row, changed)
     if changed:
         row.sequence, row.updated_at = sequence, now
     return bool(changed)
@@ -237,14 +236,21 @@ def _new(state: CollectionState, one: _Candidate, now: datetime) -> ImageRow:
 
 def _filled(row: ImageRow, one: _Candidate, sequence: int, now: datetime) -> ImageRow:
     assert one.prepared is not None and one.prepared.pixel_sha256 is not None
-    for name, value in _said(one).items():
-        setattr(row, name, value)
+    _take(row, _said(one))
     row.sha256, row.pixel_sha256 = one.sha256, one.prepared.pixel_sha256
     row.details = _metadata(one)
     row.format, row.width, row.height = one.prepared.format, one.prepared.width, one.prepared.height
     row.size_bytes = len(one.data)
     row.sequence, row.updated_at = sequence, now
     return row
+
+
+def _take(row: ImageRow, facts: dict[str, Any]) -> None:
+    for name, value in facts.items():
+        if name == "role":
+            repository.give_role(row, value)
+        else:
+            setattr(row, name, value)
 
 
 def _said(one: _Candidate) -> dict[str, Any]:
@@ -333,7 +339,7 @@ def change_image(core: Core, name: str, image_id: str, change: ChangeParameters)
         if "role" in change.model_fields_set:
             if change.role is None:
                 raise Invalid("`role` must be normal, anomalous, unlabelled or example; it cannot be null.")
-            row.role = change.role
+            repository.give_role(row, change.role)
         for field in change.model_fields_set & {"label", "group"}:
             setattr(row, field, getattr(change, field))
         if "metadata" in change.model_fields_set:

@@ -218,6 +218,7 @@ def _image(row: ImageRow) -> dict[str, Any]:
         "sha256": row.sha256,
         "pixel_sha256": row.pixel_sha256,
         "role": row.role,
+        "role_before": row.role_before,
         "label": row.label,
         "group": row.group,
         "metadata": row.details,

@@ -228,6 +228,7 @@ class _Builder:
             "sha256": one.sha256,
             "pixel_sha256": one.pixel_sha256,
             "role": one.role,
+            "role_before": one.role_before,
             "label": one.label,
             "group": one.group,
             "details": one.metadata,

@@ -85,6 +85,7 @@ class ImageFacts(_Part):
     sha256: Sha256
     pixel_sha256: Sha256
     role: Role
+    role_before: Role | None = None
     label: Name | None
     group: Name | None
     metadata: Metadata

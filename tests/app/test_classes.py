@@ -286,6 +286,37 @@ def test_stored_images_become_examples_and_it_is_told_what_they_were(own: TestCl
     assert own.get(f"{CLASSES}/ramp").json()["count"] == 2
 
 
+def roles_of(client: TestClient, *images: str) -> list[tuple[str, str | None]]:
+    told = [client.get(f"{C}/images/{one}").json() for one in images]
+    return [(one["role"], one["label"]) for one in told]
+
+
+def test_an_image_that_leaves_its_class_is_again_what_it_was(own: TestClient) -> None:
+    add(own, "c", {"a": drawn(3, 0), "b": drawn(3, 1), "e": drawn(3, 3)})
+    add(own, "c", {"d": drawn(3, 2)}, role="anomalous", label="scratch")
+    put(own, "ramp", drawn(3, 4), drawn(3, 1), data={"ids": '["a", "d"]', "items": '[{"id": "new"}, {"id": "b"}]'})
+    own.put(f"{CLASSES}/ramp", json={"ids": ["a"]}).raise_for_status()  # once more: it is an example already
+    own.put(f"{CLASSES}/slope", json={"ids": ["a"]}).raise_for_status()  # and of another class
+    given = own.post(f"{C}/feedback", json={"kind": "confirmed", "id": "b"}).json()
+    assert own.delete(f"{C}/feedback/{given['id']}").status_code == 200
+    own.put(f"{CLASSES}/ramp", json={"ids": ["e"], "mode": "replace"}).raise_for_status()
+    assert roles_of(own, "b", "d", "new") == [("normal", None), ("anomalous", None), ("unlabelled", None)]
+    assert own.delete(f"{CLASSES}/slope").status_code == 204
+    assert roles_of(own, "a") == [("normal", None)]
+    assert own.delete(f"{CLASSES}/ramp", params={"role": "anomalous"}).status_code == 204
+    assert roles_of(own, "e") == [("anomalous", None)]
+    assert own.get(C).json()["roles"] == {"normal": 2, "anomalous": 2, "unlabelled": 1, "example": 15}
+
+
+def test_what_a_patch_made_of_an_example_is_not_taken_back(own: TestClient) -> None:
+    add(own, "c", {"a": drawn(3, 0)})
+    own.put(f"{CLASSES}/ramp", json={"ids": ["a"]}).raise_for_status()
+    own.patch(f"{C}/images/a", json={"role": "anomalous", "label": None}).raise_for_status()
+    own.patch(f"{C}/images/a", json={"role": "example", "label": "ramp"}).raise_for_status()
+    assert own.delete(f"{CLASSES}/ramp").status_code == 204
+    assert roles_of(own, "a") == [("anomalous", None)]
+
+
 def test_bad_images_are_told_and_good_ones_taken(own: TestClient) -> None:
     mixed = put(own, "ramp", drawn(3, 0), b"rubbish", data={"ids": '["nobody"]'})
     assert mixed.status_code == 207

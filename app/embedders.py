@@ -87,9 +87,15 @@ class Embedders:
             RuntimeMismatch: neither fits, or the stored vectors do not even fit one another.
             FingerprintMismatch, WeightsMissing, WeightsDamaged, ParameterInvalid: as `stored`.
         """
-        specification = self.specification(state.embedding)
-        names = set(state.runtimes.values())
-        embedder = self.stored(state.embedding, state.fingerprint)
+        return self.comparable(state.embedding, state.fingerprint, set(state.runtimes.values()))
+
+    def comparable(self, embedding: dict[str, Any], fingerprint: str, names: set[str]) -> BatchingEmbedder:
+        """The embedder of a stored embedding whose vectors may be compared with all of these names.
+
+        Raises as `of`.
+        """
+        specification = self.specification(embedding)
+        embedder = self.stored(embedding, fingerprint)
         if not names or names == {embedder.embedder.runtime.comparable_with}:
             return embedder
         if names == {COMPARABLE}:

@@ -40,6 +40,8 @@ class LoadedFit:
     sequence: int
     embedding_id: int
     fingerprint: str
+    comparable_with: str | None
+    """What vectors and maps it may be given must be comparable with; None where that was not kept."""
     answers: int | None
     """Comparisons that stood when it was fitted; None where that was not kept."""
     members: NDArray[np.int64]
@@ -163,6 +165,7 @@ def _load(session: Session, fit_id: int) -> LoadedFit:
         sequence=row.sequence,
         embedding_id=row.embedding_id,
         fingerprint=row.fingerprint,
+        comparable_with=None if row.runtime is None else str(row.runtime["comparable_with"]),
         answers=row.answers,
         members=np.frombuffer(row.member_pks, "<i8"),
         asked=StagesAsked(),

@@ -183,7 +183,7 @@ class FittedSubject:
         self._core, self._state, self._images, self._parameters = core, state, images, parameters
         self.fit = fit_of(core, state, _score_parameters(parameters))
         self._asked = StagesAsked()
-        self._embedder = core.embedders.stored(state.embedding, state.fingerprint).embedder
+        self._embedder = core.embedders.of(state).embedder
         needs = self.fit.card.needs
         self._reads_vectors = Need.VECTORS in (*needs.required, *needs.either, *needs.optional)
 

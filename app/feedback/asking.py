@@ -12,6 +12,7 @@ from app.entry_columns import image_key
 from app.errors import Conflict, Invalid
 from app.feedback import repository
 from app.fitted_shelf import LoadedFit
+from app.scoring.fitted import check_runtime
 from models.catalog import installed
 from models.contract import Give, Inputs, PairAsker, Question
 from models.errors import BankTooSmall
@@ -87,7 +88,10 @@ def _fit_of(core: Core, state: CollectionState, scorer: str | None) -> tuple[Loa
         serving = [(scorer, methods[scorer])]
     for name, method in serving:
         if method in catalogue and Give.NEXT_PAIR in catalogue[method].gives.outputs:
-            return core.fitted.serving(state.id, name), name
+            fit = core.fitted.serving(state.id, name)
+            if fit is not None:
+                check_runtime(core, state, fit, name)
+                return fit, name
     if scorer is not None:
         raise Invalid(
             f"`scorer`: `{scorer}` learns from no comparisons and cannot say which to ask for; GET /v1/scorers lists "

@@ -50,18 +50,24 @@ def run_fit(core: Core, context: JobContext) -> dict[str, Any]:
             progress=lambda done, total: context.progress(done, total, "fitting"),
             calibrating=lambda done, total: context.progress(done, total, "calibrating"),
         )
-        seconds = time.monotonic() - started
+        seconds, runtime = time.monotonic() - started, reader.runtime
     if len(fitted.state) > core.settings.scorer_limit_bytes:
         raise FitRefused(
             f"What method `{card.name}` learnt must take at most {core.settings.scorer_limit_bytes} bytes; it takes "
             f"{len(fitted.state)}. The setting ODDITY_SCORER_LIMIT_BYTES raises that."
         )
     context.progress(1, 1, "storing")
-    return _activate(core, context, material, split, fitted, seconds)
+    return _activate(core, context, material, split, fitted, seconds, runtime)
 
 
 def _activate(
-    core: Core, context: JobContext, material: Material, split: Split, fitted: Fitted, seconds: float
+    core: Core,
+    context: JobContext,
+    material: Material,
+    split: Split,
+    fitted: Fitted,
+    seconds: float,
+    runtime: dict[str, object],
 ) -> dict[str, Any]:
     asked = context.parameters
     pks = material.pks[split.bank]
@@ -89,6 +95,7 @@ def _activate(
             state_bytes=len(fitted.state),
             fitted_images=int(split.fit.size),
             answers=material.answers,
+            runtime=runtime,
             calibration=fitted.calibration.astype("<f4").tobytes(),
             member_pks=pks.astype("<i8").tobytes(),
             member_marks=marks.astype("<u8").tobytes(),

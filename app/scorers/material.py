@@ -42,6 +42,8 @@ class Material:
     sets: dict[str, list[int]]
     pairs: list[Pair]
     answers: int
+    comparable_with: set[str]
+    """Of the runtimes that computed the vectors."""
 
     @property
     def pks(self) -> Rows:
@@ -70,9 +72,11 @@ def read_material(core: Core, name: str, folder: Path, check: Callable[[], None]
         place_of = {one.id: place for place, one in enumerate(images)}
         found = np.zeros(len(images), np.bool_)
         vectors = array_on_disk(folder / "vectors.f32", (len(images), embedding.width))
-        for pk, vector in repository.vectors(session, embedding.id):
+        runtimes: set[int] = set()
+        for pk, vector, runtime in repository.vectors(session, embedding.id):
             if pk in place_of:
                 check()
+                runtimes.add(runtime)
                 vectors[place_of[pk]] = np.frombuffer(vector, "<f4")
                 found[place_of[pk]] = True
         if not found.all():
@@ -90,6 +94,7 @@ def read_material(core: Core, name: str, folder: Path, check: Callable[[], None]
             sets=repository.sets(session, row.id),
             pairs=pairs_of(images, given),
             answers=sum(one.kind == "pair" for one in given),
+            comparable_with=repository.comparable_with(session, runtimes),
         )
 
 
@@ -123,10 +128,17 @@ class Reader:
         self._cache_bytes = cache_bytes
         self._check = check
         self._pks = material.pks
-        self._embedder = core.embedders.stored(material.specification, material.fingerprint).embedder
+        self._embedder = core.embedders.comparable(
+            material.specification, material.fingerprint, material.comparable_with
+        ).embedder
         self._backbone = EmbedderBackbone(self._embedder)
         self._asked = StagesAsked()
         self._caches: dict[str, RowCache] = {}
+
+    @property
+    def runtime(self) -> dict[str, object]:
+        """Engine, precision and versions that compute what a method is given beside the stored vectors."""
+        return self._embedder.runtime.describe()
 
     def batches(self, rows: Rows | Sequence[int], batch: int = BATCH_IMAGES) -> Batches:
         """These images, in this order."""

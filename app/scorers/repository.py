@@ -17,11 +17,13 @@ from app.db.tables import (
     GroupRow,
     ImageRow,
     JobRow,
+    RuntimeRow,
     ScorerRow,
     VectorRow,
 )
 from app.jobs.repository import ENDED
 from app.vector_checksums import damaged, is_intact
+from models.runtime import COMPARABLE
 
 PART_BYTES = 16 * 2**20  # well below what any database takes as one value
 PAGE_ROWS = 1000
@@ -118,11 +120,11 @@ def images(session: Session, collection_id: int) -> list[Any]:
     return list(session.execute(statement).all())
 
 
-def vectors(session: Session, embedding_id: int) -> Iterator[tuple[int, bytes]]:
-    """Key and vector of every image of an embedding, streamed in order of arrival. Raises BytesDamaged."""
+def vectors(session: Session, embedding_id: int) -> Iterator[tuple[int, bytes, int]]:
+    """Key, vector and runtime of every image of an embedding, streamed in order of arrival. Raises BytesDamaged."""
     width = session.get_one(EmbeddingRow, embedding_id).width
     statement = (
-        select(VectorRow.image_pk, VectorRow.vector, VectorRow.checksum, ImageRow.image_id)
+        select(VectorRow.image_pk, VectorRow.vector, VectorRow.checksum, ImageRow.image_id, VectorRow.runtime_id)
         .join(ImageRow, ImageRow.id == VectorRow.image_pk)
         .where(VectorRow.embedding_id == embedding_id)
         .order_by(VectorRow.image_pk)
@@ -130,7 +132,13 @@ def vectors(session: Session, embedding_id: int) -> Iterator[tuple[int, bytes]]:
     for found in session.execute(statement, execution_options={"yield_per": PAGE_ROWS}):
         if not is_intact(found[0], found[1], found[2], width):
             raise damaged(found[3])
-        yield found[0], found[1]
+        yield found[0], found[1], found[4]
+
+
+def comparable_with(session: Session, runtimes: Collection[int]) -> set[str]:
+    """What vectors of these runtimes may be compared with."""
+    found = session.scalars(select(RuntimeRow.description).where(RuntimeRow.id.in_(runtimes)))
+    return {str(one.get("comparable_with", COMPARABLE)) for one in found}
 
 
 def sets(session: Session, collection_id: int) -> dict[str, list[int]]:

@@ -170,6 +170,7 @@ def _shown_fit(session: Session, collection: CollectionRow, fit: FitRow) -> dict
         "images": fit.fitted_images,
         "calibration": {"n": int(calibration.size), "verdict": bool(calibration.size >= VERDICT_MIN)},
         "fingerprint": fit.fingerprint,
+        "runtime": fit.runtime,
         "seconds": fit.seconds,
         "bytes": fit.state_bytes,
         "sha256": fit.state_sha256,

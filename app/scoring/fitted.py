@@ -3,6 +3,7 @@
 import base64
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -19,7 +20,7 @@ from app.scoring.schemas import ScoreParameters
 from app.shelf import CollectionState
 from models.backbones.embedder import Embedder, PreparedImage
 from models.contract import Give, Inputs, Scores
-from models.errors import BankTooSmall, DeadlinePassed, NothingToCompare
+from models.errors import BankTooSmall, DeadlinePassed, NothingToCompare, RuntimeMismatch
 from models.fitting import scores_of
 from models.heat_maps import HeatScale, overlay_png
 from models.inputs import EmbedderBackbone, LazyInputs, LazyMaps
@@ -107,6 +108,7 @@ def fit_of(core: Core, state: CollectionState, parameters: ScoreParameters) -> L
             f"{state.fingerprint[:16]} now; fit it again.",
             "stale_embedding",
         )
+    check_runtime(core, state, fit, name)
     if parameters.heatmap and (fit.heat_scale is None or Give.HEAT_MAP not in fit.card.gives.outputs):
         raise Invalid(
             f"`heatmap`: scorer `{name}` judges the whole image and gives no heat map; ask without it.",
@@ -117,14 +119,30 @@ def fit_of(core: Core, state: CollectionState, parameters: ScoreParameters) -> L
     return fit
 
 
+def check_runtime(core: Core, state: CollectionState, fit: LoadedFit, name: str) -> None:
+    """Raise RuntimeMismatch where the collection's vectors cannot be compared with those that were fitted on.
+
+    Of an empty collection it is those that would be computed now.
+    """
+    names = set(state.runtimes.values()) or {core.embedders.of(state).embedder.runtime.comparable_with}
+    if fit.comparable_with is not None and names - {fit.comparable_with}:
+        raise RuntimeMismatch(
+            f"The vectors of `{state.name}` must be comparable with {fit.comparable_with}, as when scorer `{name}` was "
+            f"fitted; got {', '.join(sorted(names))}. PUT /v1/collections/{state.name}/scorers/{name} fits it again."
+        )
+
+
 class Pictures:
     """The images of a request as methods see them; bytes of stored ones are read only when somebody looks."""
 
     def __init__(self, core: Core, state: CollectionState, images: Vectors) -> None:
         self._core = core
         self._images = images
+        self._state = state
         self._embedder: Embedder = core.embedders.stored(state.embedding, state.fingerprint).embedder
-        self._backbone = EmbedderBackbone(self._embedder)
+        self._backbone: EmbedderBackbone | None = None
+        with suppress(RuntimeMismatch):  # then stored images are judged by their vectors alone
+            self._backbone = EmbedderBackbone(core.embedders.of(state).embedder)
         self._read: dict[int, PreparedImage] = {}
 
     def inputs(self, row: int, fit: LoadedFit) -> Inputs:
@@ -135,7 +153,8 @@ class Pictures:
             return self.prepared(row).tensor[None].copy()  # torch takes no array that must not be written to
 
         def maps(stages: Sequence[int]) -> dict[int, NDArray[np.float32]]:
-            return self._embedder.maps([self.prepared(row)], stages)
+            comparable = self._core.embedders.of(self._state).embedder
+            return comparable.maps([self.prepared(row)], stages)
 
         return LazyInputs(
             pixels,

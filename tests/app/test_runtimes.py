@@ -12,6 +12,8 @@ from models.backbones.choice import EngineChoice
 from models.backbones.embedder import Embedder, EmbeddingSpec
 from models.backbones.loader import load_embedder
 from models.backbones.torch_engine import gpu_precisions
+from models.catalog import installed
+from models.contract import Need
 from models.errors import EngineUnusable
 from models.runtime import COMPARABLE
 from tests.app.conftest import Serve
@@ -20,6 +22,12 @@ from tests.contract.problem_shape import problem_of
 
 C = "/v1/collections/c"
 IMAGES = {f"i{seed}": png(seed) for seed in range(4)}
+# Any method on vectors that is fitted; this file names none.
+METHOD = next(
+    name
+    for name, card in installed().items()
+    if not card.live and card.needs.required == (Need.VECTORS,) and card.role == "scorer" and card.needs.bank_min <= 2
+)
 QUERY = {"files": ("q.png", png(9), "image/png")}
 
 
@@ -99,6 +107,39 @@ def test_an_int8_service_serves_float32_collections_in_float32_and_its_own_in_in
     with serve() as client:
         problem_of(client.post("/v1/collections/new/anomaly", files=QUERY), 409, "runtime_mismatch")
         assert client.post(f"{C}/anomaly", files=QUERY).status_code == 200
+
+
+def fitted(client, collection: str) -> dict:
+    path = f"/v1/collections/{collection}/scorers/mine"
+    answer = client.put(path, json={"method": METHOD}, params={"wait": 60})
+    assert answer.status_code == 200 and answer.json()["state"] == "succeeded", answer.text
+    return client.get(path).json()["fit"]["runtime"]
+
+
+def test_a_fit_keeps_to_the_runtime_that_it_was_made_under(serve: Serve, apart: None) -> None:
+    bank = {f"b{seed:02}": png(seed) for seed in range(24)}
+    ask = {"params": {"scorer": "mine"}, "files": QUERY}
+    with serve() as client:
+        add(client, "c", bank)
+        runtime = fitted(client, "c")
+        assert (runtime["precision"], runtime["comparable_with"]) == ("float32", COMPARABLE)
+        expected = client.post(f"{C}/anomaly", **ask).json()["results"]
+    with serve(precision="int8") as client:
+        # What was fitted in float32 is asked in float32, and a fit made now is made as the vectors are.
+        assert client.post(f"{C}/anomaly", **ask).json()["results"] == expected
+        assert fitted(client, "c")["comparable_with"] == COMPARABLE
+        # Every image sent anew to a collection that was emptied: its vectors are others, and the fit is not of them.
+        client.post(f"{C}/images/delete", json={"ids": list(bank)}).raise_for_status()
+        client.app.state.core.shelf.drop("c")
+        add(client, "c", bank)
+        problem = problem_of(client.post(f"{C}/anomaly", **ask), 409, "runtime_mismatch")
+        assert "int8 0123456789abcdef" in problem["detail"] and "fits it again" in problem["detail"]
+        stored = client.post(f"{C}/anomaly", json={"ids": ["b00"], "scorer": "mine"})
+        problem_of(stored, 409, "runtime_mismatch")
+        assert fitted(client, "c")["comparable_with"] == "int8 0123456789abcdef"
+        assert client.post(f"{C}/anomaly", **ask).status_code == 200
+    with serve() as client:
+        problem_of(client.post(f"{C}/anomaly", **ask), 409, "runtime_mismatch")
 
 
 def test_a_gpu_that_is_not_there_stops_the_service_at_its_start(settings) -> None:

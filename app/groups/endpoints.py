@@ -66,7 +66,8 @@ async def delete_group(
     responses={207: {"description": "Some files could not be read; the set of the others is scored."}},
     openapi_extra=images_body(
         after="A `sequence` that a write answered: wait for a moment until this process knows it.",
-        pooling="mean, max or concat.",
+        scorer="A scorer fitted to the collection: its scores of the images are pooled. Unset: dn2, of vectors.",
+        pooling="mean, max or concat; of a fitted scorer mean or max.",
         k="Mean distance to the k nearest normal sets.",
         neighbours="How many nearest normal sets are shown.",
         false_alarm_rate="Share of normal sets that may alarm.",
@@ -76,7 +77,11 @@ async def delete_group(
 async def score_group(
     c: CollectionName, request: Request, core: CoreDependency, slots: SlotsDependency
 ) -> JSONResponse:
-    """Score a set of images against registered groups, or against sets of the same size drawn from the bank."""
+    """Score a set of images against registered groups, or against sets of the same size drawn from the bank.
+
+    With `scorer` the scores of its images by a fitted scorer are pooled, and judged against pooled scores of disjoint
+    sets of the same size of images that were held out of the fit.
+    """
     body = await read_body(request, core.settings)
     parameters = parse(GroupScoreParameters, body.parameters)
     answer, status = await slots.run(service.score_group, core, c, body.uploads, parameters)

@@ -29,6 +29,7 @@ class GroupScoreParameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    scorer: Annotated[str, Field(max_length=128)] = "dn2"
     pooling: Literal["mean", "max", "concat"] = "mean"
     k: Annotated[int | None, Field(ge=1, le=64)] = None
     neighbours: Annotated[int | None, Field(ge=0, le=100)] = None

@@ -13,6 +13,7 @@ from app.core import Core
 from app.entry_columns import ImageEntry
 from app.errors import Invalid, NotFound
 from app.groups import repository
+from app.groups.fitted import fit_for_sets, score_set
 from app.groups.schemas import GroupScoreParameters, RegisterParameters
 from app.images.repository import by_ids
 from app.images.schemas import AddParameters
@@ -21,6 +22,7 @@ from app.scoring.images import show_calibration, vectors_of
 from models.judging import anomalous, make_calibration, p_values
 from models.methods.dn2 import GroupBank, make_group_bank
 
+LIVE_SCORER = "dn2"  # pools vectors and follows the bank; any other is fitted, and its scores are pooled
 BANKS_KEPT = 8  # sizes of set, poolings and k asked for lately
 
 
@@ -114,9 +116,12 @@ def score_group(
     A file that cannot be read has its problem in its place, and the set of the others is scored.
     """
     state = core.shelf.get(name, parameters.after)
+    fit = None if parameters.scorer == LIVE_SCORER else fit_for_sets(core, state, parameters)
     images = vectors_of(core, state, uploads, parameters.ids)
     if not images.places:
         raise Invalid("No image of the set could be read.", "no_images", problems=list(images.problems.values()))
+    if fit is not None:
+        return score_set(core, state, fit, images, parameters), 207 if images.problems else 200
     shown = state.settings.neighbours if parameters.neighbours is None else parameters.neighbours
     with state.lock.read():
         bank = _group_bank(state, len(images.places), parameters)

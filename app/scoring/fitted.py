@@ -41,15 +41,7 @@ def score_with_fit(
         DeadlinePassed: the images take longer than a request may.
     """
     pictures = Pictures(core, state, images)
-    until = time.monotonic() + core.settings.deadline_s
-    found: list[Scores] = []
-    for row in range(len(images.places)):
-        if time.monotonic() > until:
-            raise DeadlinePassed(
-                f"`files` must be few enough for {core.settings.deadline_s:g} s of scoring; got {len(images.places)}."
-            )
-        with stage("score"):
-            found.extend(scores_of(fit.scorer, pictures.inputs(row, fit)))
+    found = scores_by_fit(core, state, fit, images, pictures)
     requested = parameters.false_alarm_rate or state.settings.false_alarm_rate
     calibration = make_calibration(fit.calibration, requested)
     raw = np.array([one.image[0] for one in found], np.float32)
@@ -63,7 +55,7 @@ def score_with_fit(
     for row, place in enumerate(images.places):
         entry = images.stored[row]
         results[place] = {
-            **({} if entry is None else {"id": entry.image_id, "took_part": _took_part(fit, entry.pk)}),
+            **({} if entry is None else {"id": entry.image_id, "took_part": took_part(fit, entry.pk)}),
             "score": float(raw[row]),
             "p_value": None if p is None else float(p[row]),
             "anomalous": None if verdicts is None else bool(verdicts[row]),
@@ -85,6 +77,23 @@ def score_with_fit(
         "results": results,
     }
     return answer, 207 if images.problems else 200
+
+
+def scores_by_fit(
+    core: Core, state: CollectionState, fit: LoadedFit, images: Vectors, pictures: "Pictures | None" = None
+) -> list[Scores]:
+    """What a fit says of each image, asked for one at a time. Raises DeadlinePassed."""
+    pictures = pictures or Pictures(core, state, images)
+    until = time.monotonic() + core.settings.deadline_s
+    found: list[Scores] = []
+    for row in range(len(images.places)):
+        if time.monotonic() > until:
+            raise DeadlinePassed(
+                f"`files` must be few enough for {core.settings.deadline_s:g} s of scoring; got {len(images.places)}."
+            )
+        with stage("score"):
+            found.extend(scores_of(fit.scorer, pictures.inputs(row, fit)))
+    return found
 
 
 def fit_of(core: Core, state: CollectionState, parameters: ScoreParameters) -> LoadedFit:
@@ -202,7 +211,7 @@ def _neighbours(state: CollectionState, images: Vectors, parameters: ScoreParame
         ]
 
 
-def _took_part(fit: LoadedFit, pk: int) -> bool:
+def took_part(fit: LoadedFit, pk: int) -> bool:
     """Whether a stored image was fitted on or calibrates: its p-value then says less than that of a new image."""
     place = int(np.searchsorted(fit.members, pk))
     return place < fit.members.size and int(fit.members[place]) == pk

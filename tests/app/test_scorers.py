@@ -405,3 +405,50 @@ def test_a_snapshot_names_the_scorers_that_it_does_not_hold(served: TestClient) 
     assert again["result"]["images"] == shown(served, "kept", "mine")["fit"]["images"]
     expected = scores(served, "kept", QUERIES, scorer="mine")
     assert scores(served, "back", QUERIES, scorer="mine") == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_set_is_judged_by_the_pooled_scores_of_its_images(served: TestClient) -> None:
+    bank = {f"n{number:03}": part(number) for number in range(150)}
+    add(served, "sets", bank)
+    fit(served, "sets", "spread")
+    path = "/v1/collections/sets/groups/anomaly"
+    files = [("files", (f"{place}.png", data)) for place, data in enumerate(QUERIES)]
+    single = [one["score"] for one in asked(served, "sets", QUERIES, scorer="spread")["results"]]
+    for pooling, expected in (("mean", np.mean(single)), ("max", np.max(single))):
+        answer = served.post(path, files=files, params={"scorer": "spread", "pooling": pooling})
+        assert answer.status_code == 200, answer.text
+        told = answer.json()
+        assert told["score"] == pytest.approx(expected)
+        assert (told["scorer"], told["reference"], told["neighbours"]) == ("spread", "held_out", [])
+        assert [one["score"] for one in told["members"]] == single
+        assert sum(one["share"] for one in told["members"]) == pytest.approx(1.0)
+        assert int(np.argmax([one["share"] for one in told["members"]])) == int(np.argmax(single))
+        held_out = round(CALIBRATION_SHARE * len(bank))
+        assert told["calibration"]["n"] == held_out // len(QUERIES) and told["anomalous"] in (True, False)
+        assert 1 / (told["calibration"]["n"] + 1) <= told["p_value"] <= 1
+    turned = served.post(path, files=files[::-1], params={"scorer": "spread"}).json()
+    assert turned["score"] == served.post(path, files=files, params={"scorer": "spread"}).json()["score"]
+    stored = served.post(path, json={"ids": ["n000", "n001"], "scorer": "spread"}).json()
+    assert [one["took_part"] for one in stored["members"]] == [True, True]
+    few = served.post(path, json={"ids": sorted(bank)[:20], "scorer": "spread"}).json()
+    assert (few["calibration"]["n"], few["anomalous"]) == (1, None)
+    plain = served.post(path, files=files).json()
+    assert plain["scorer"] == "group"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "status", "code"),
+    [
+        ({"scorer": "nobody"}, 409, "scorer_not_fitted"),
+        ({"scorer": "spread", "pooling": "concat"}, 422, "pooling_not_offered"),
+        ({"scorer": "spread", "k": 3}, 422, "k_not_offered"),
+        ({"scorer": "spread", "neighbours": 3}, 422, "neighbours_not_offered"),
+    ],
+)
+def test_what_a_fitted_scorer_cannot_do_with_a_set_is_refused(
+    served: TestClient, parameters: dict[str, Any], status: int, code: str
+) -> None:
+    if served.get("/v1/collections/c/scorers/spread").status_code == 404:
+        fit(served, "c", "spread")
+    answer = served.post("/v1/collections/c/groups/anomaly", json={"ids": ["n00", "n01"], **parameters})
+    problem_of(answer, status, code)

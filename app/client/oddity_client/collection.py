@@ -279,6 +279,7 @@ class CollectionOperations:
         images: Images = (),
         *,
         ids: Sequence[str] | None = None,
+        scorer: str | None = None,
         pooling: Literal["mean", "max", "concat"] | None = None,
         k: int | None = None,
         neighbours: int | None = None,
@@ -286,8 +287,8 @@ class CollectionOperations:
         after: int | None = None,
     ) -> Call[GroupScore]:
         """Score a set of images as one."""
-        asked: dict[str, Any] = {"ids": _list(ids), "pooling": pooling, "k": k, "neighbours": neighbours}
-        asked |= {"false_alarm_rate": false_alarm_rate, "after": after}
+        asked: dict[str, Any] = {"ids": _list(ids), "scorer": scorer, "pooling": pooling, "k": k}
+        asked |= {"neighbours": neighbours, "false_alarm_rate": false_alarm_rate, "after": after}
         return self._asking("POST", ("groups", "anomaly"), GroupScore, images, asked)
 
     @operation

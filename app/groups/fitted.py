@@ -28,7 +28,7 @@ def fit_for_sets(core: Core, state: CollectionState, parameters: GroupScoreParam
         )
     if parameters.pooling == "concat":
         raise Invalid(
-            f"`pooling`: concat lays vectors side by side, and `{name}` gives each image a number; ask for mean or max.",
+            f"`pooling`: concat lays vectors side by side, and `{name}` gives an image a number; ask for mean or max.",
             "pooling_not_offered",
         )
     if parameters.neighbours:

@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 from app.explaining import subjects
 from models.catalog import installed
 from models.contract import Give, Need
-from tests.app.working import core_of, cosine_distances
+from tests.app.working import core_of, cosine_distances, finished
 from tests.conftest import add
 from tests.contract.problem_shape import problem_of
 
@@ -284,6 +284,21 @@ def test_a_bad_file_keeps_its_place_and_the_bank_may_be_empty(served: TestClient
     assert one["examples"]["normal"] == [] and one["map"]["label"] == "upper"
     refused = served.post(f"{base}/explain", files=files(sheet(1)), params={**asking, "baseline": "normal"})
     problem_of(refused, 409, "bank_too_small")
+
+
+@pytest.mark.parametrize("metric", [{"metric": "l2", "normalize": True}, {}])
+def test_a_compressed_bank_is_explained_by_what_is_left_of_it(served: TestClient, metric: dict) -> None:
+    name = "small-l2" if metric else "small"
+    base = f"/v1/collections/{name}"
+    served.put(base, json=metric).raise_for_status()
+    add(served, name, {f"n{seed}": sheet(seed) for seed in range(24)})
+    finished(served, f"{base}/compress", {"method": "kmeans", "size": 5})
+    for method in ("occlusion", "gradient"):
+        asking = {"method": method, "window": 1, **QUICK}
+        (one,) = served.post(f"{base}/explain", files=files(sheet(911, "lower")), params=asking).json()["results"]
+        assert one["map"]["value"] == pytest.approx(one["score"], rel=1e-4)
+        assert share_inside(one["map"], "lower") > 0.8
+        assert one["map"]["baseline"]["id"] == one["examples"]["normal"][0]["id"]
 
 
 def test_the_map_of_an_oblong_image_lies_on_it(served: TestClient) -> None:

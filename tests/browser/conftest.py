@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
@@ -48,11 +49,9 @@ def weaves() -> dict[str, list[MadeImage]]:
     return {"bank": made[:44], "flawless": made[44:54], "damaged": made[54:]}
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of the real service on an empty folder."""
-    data = tmp_path_factory.mktemp("browser")
-    settings = Settings(data=data, weights="stand-in", image_size=64, threads=1, jobs="thread", log_level="warning")
+@contextmanager
+def serving(settings: Settings) -> Iterator[str]:
+    """The real service on a port of its own; its address."""
     config = uvicorn.Config(create_app(settings), port=0, log_level="error", ws="none", timeout_graceful_shutdown=1)
     running = uvicorn.Server(config)
     thread = threading.Thread(target=running.run)
@@ -65,6 +64,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     finally:
         running.should_exit = True
         thread.join()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of the service on an empty folder, that all tests share."""
+    data = tmp_path_factory.mktemp("browser")
+    settings = Settings(data=data, weights="stand-in", image_size=64, threads=1, jobs="thread", log_level="warning")
+    with serving(settings) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

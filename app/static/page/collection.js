@@ -14,7 +14,7 @@ import { Score } from "./screens/score.js";
 import { Scorers } from "./screens/scorers.js";
 import { Search } from "./screens/search.js";
 import { Threshold } from "./screens/threshold.js";
-import { html } from "./view.js";
+import { html, useEffect, useRef } from "./view.js";
 
 const COMPARING = ["score", "threshold", "review", "map"]; // need normal images
 
@@ -32,6 +32,11 @@ const SCREENS = {
 
 export const Collection = ({ name, screen, asked, changed }) => {
   const { data, problem, reload } = useAsked(inCollection(name));
+  const tabs = useRef(null);
+  useEffect(() => {
+    const here = tabs.current?.querySelector("[aria-current]");
+    if (here) tabs.current.scrollLeft = here.offsetLeft - (tabs.current.clientWidth - here.offsetWidth) / 2;
+  }, [screen, Boolean(data)]);
   const refresh = () => {
     reload();
     changed();
@@ -48,7 +53,7 @@ export const Collection = ({ name, screen, asked, changed }) => {
       <p class="quiet">${plural(normal, "normal image")}${others.map(([some, words]) => ` · ${count(some)} ${words}`)} · false-alarm rate ${percent(data.false_alarm_rate)}${data.description ? ` · ${data.description}` : ""}</p>
       ${data.weights_label === "stand-in" && html`<p class="quiet warn-words">Weights: stand-in. Random ones, for trying things out; name real weights before judging photographs.</p>`}
     </div>
-    <nav class="tabs" aria-label=${`Screens of ${name}`}>
+    <nav ref=${tabs} class="tabs" aria-label=${`Screens of ${name}`}>
       ${Object.entries(SCREENS).map(([id, [words]]) => html`<a href=${screenOf(name, id)} aria-current=${id === screen ? "page" : undefined}>${words}</a>`)}
     </nav>
     <section aria-label=${title} class="screen">

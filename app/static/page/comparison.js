@@ -39,6 +39,7 @@ export const Comparison = ({ collection, name, scorers }) => {
     return html`<${Note}><p><strong>Compare two scorers.</strong> Only ${ids.join(", ") || "none"} is ready here; fit another below, and both can judge the same images.</p><//>`;
   }
   const options = ids.map((one) => [one, one]);
+  const learnt = rows?.filter(({ one, two }) => one.took_part || two.took_part).length;
   const agree = rows?.filter(({ one, two }) => one.anomalous === two.anomalous).length;
   return html`<section class="panel" aria-label="Compare two scorers">
     <h2>Compare two scorers on the same images</h2>
@@ -52,7 +53,7 @@ export const Comparison = ({ collection, name, scorers }) => {
     ${isComparing && done && html`<${Progress} label="Scoring with both" done=${done[0]} total=${done[1]} />`}
     <${ProblemNote} problem=${problem} title="Not compared." />
     ${rows &&
-    html`<p role="status"><strong>They agree on ${agree} of ${plural(rows.length, "image")}</strong> at the collection's false-alarm rate${agree < rows.length ? "; the others come first" : ""}.</p>
+    html`<p role="status"><strong>They agree on ${agree} of ${plural(rows.length, "image")}</strong> at the collection's false-alarm rate${agree < rows.length ? "; the others come first" : ""}.${learnt ? ` ${plural(learnt, "image")} took part in a fit, so that scorer has seen ${learnt === 1 ? "it" : "them"} before: compare new images for a fair picture.` : ""}</p>
       <div class="table-frame" tabindex="0" role="region" aria-label="Both scorers, image by image"><table>
         <thead><tr><th scope="col">Image</th><th scope="col">${first}</th><th scope="col">p</th><th scope="col" class="wide-only">score</th><th scope="col">${other}</th><th scope="col">p</th><th scope="col" class="wide-only">score</th></tr></thead>
         <tbody>${rows.map(({ one, two }) => html`<tr class=${one.anomalous === two.anomalous ? "" : "differs"}>

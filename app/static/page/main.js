@@ -22,7 +22,7 @@ const ThemeButton = () => {
       // Then the choice lasts until the page is closed.
     }
   };
-  return html`<button type="button" class="quiet-button" onClick=${change} aria-label=${`Use the ${other} theme`}>${theme === "dark" ? "☀" : "☾"}</button>`;
+  return html`<button type="button" class="quiet-button" onClick=${change} aria-label=${`Use the ${other} theme`}>${other === "dark" ? "Dark" : "Light"}</button>`;
 };
 
 const KeyDialog = ({ onDone }) => {

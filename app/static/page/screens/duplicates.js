@@ -25,7 +25,7 @@ const Group = ({ name, group, changed }) => {
   });
   if (isGone) return html`<li class="panel"><p class="quiet">One is kept; ${plural(others.length, "image")} deleted.</p></li>`;
   return html`<li class="panel">
-    <div class="grid">${group.images.map((one, place) => html`<${Thumb} collection=${name} image=${{ id: one.id }} caption=${short(one.id)} note=${place === 0 ? "first" : one.distance === null ? "" : `at ${significant(one.distance)}`} />`)}</div>
+    <div class="grid">${group.images.map((one, place) => html`<${Thumb} collection=${name} image=${{ id: one.id }} caption=${short(one.id)} note=${place === 0 ? "first" : !one.distance ? "" : `at ${significant(one.distance)}`} />`)}</div>
     <div class="row"><button type="button" class="danger" disabled=${isRemoving} onClick=${remove}>Keep the first, delete ${others.length === 1 ? "the other" : `the ${others.length} others`}</button></div>
     <${ProblemNote} problem=${problem} title="Not deleted." />
   </li>`;

@@ -45,7 +45,7 @@ const Method = ({ name, method, scorer, reload }) => {
     ${!method.live &&
     html`<details><summary>Parameters</summary><${Parameters} schema=${method.params} values=${values} setValues=${setValues} /></details>
       <div class="row">
-        <button type="button" class=${scorer ? "" : "primary"} disabled=${isStarting || isFitting} onClick=${start} aria-label=${`${scorer ? "Fit again" : "Fit"} ${method.id}`}>${scorer ? "Fit again" : "Fit"}</button>
+        <button type="button" disabled=${isStarting || isFitting} onClick=${start} aria-label=${`${scorer ? "Fit again" : "Fit"} ${method.id}`}>${scorer ? "Fit again" : "Fit"}</button>
         ${scorer && html`<button type="button" class="danger" disabled=${isDropping} onClick=${drop} aria-label=${`Forget ${method.id}`}>Forget</button>`}
       </div>`}
     <details><summary>Card</summary><dl class="facts">

@@ -103,7 +103,7 @@ export const Search = ({ collection, name }) => {
     ${results?.length > 0 && html`<ul class="grid">${results.map(
       (image) => html`<li key=${image.id}><${Thumb} collection=${name} image=${image} note=${significant(image.distance)}>
         <span class="more-less">
-          <button type="button" onClick=${() => more(image)} aria-label=${`More like ${nameOf(image)}`}>＋</button>
+          <button type="button" onClick=${() => more(image)} aria-label=${`More like ${nameOf(image)}`}>+</button>
           <button type="button" disabled=${!canLess} title=${canLess ? "" : "First choose one to be more like."} onClick=${() => less(image)} aria-label=${`Less like ${nameOf(image)}`}>−</button>
         </span>
       <//></li>`,

@@ -46,6 +46,18 @@ def peak(page: Page, title: str) -> int:
     )
 
 
+def test_what_a_score_rests_on_is_shown_on_request(page: Page, weave: str, files: Path, inspect: Inspect) -> None:
+    page.goto(f"/#/c/{weave}/score")
+    page.get_by_label("Does this belong?: images").set_input_files([files / "damaged" / "weave-stain-0001.png"])
+    ask = page.get_by_role("button", name="What does this rest on?")
+    ask.click()
+    expect(page.get_by_text("covered by the nearest normal image they would lower it")).to_be_visible()
+    assert peak(page, "weave-stain-0001.png") > 100
+    inspect(page, "explained")
+    ask.click()
+    expect(page.locator(".heat-layer")).to_have_count(0)
+
+
 def test_a_set_is_judged_as_one(page: Page, weave: str, files: Path, inspect: Inspect) -> None:
     page.goto(f"/#/c/{weave}/score")
     page.get_by_label("Judge them as one set").check()

@@ -1,6 +1,6 @@
 // Does this belong? Images or a set of them, with the reasons.
 import { ask, batches, formOf, imagePath, inCollection } from "../api.js";
-import { useJudges, useLatest } from "../asking.js";
+import { useAction, useJudges, useLatest } from "../asking.js";
 import { useSelection } from "../carried.js";
 import { DropZone } from "../dropping.js";
 import { Check, Choice, RateField } from "../fields.js";
@@ -36,13 +36,30 @@ export const scoreAll = async (name, { files = [], images = [], parameters, sign
   return found;
 };
 
-const Result = ({ name, result, rate, calibration, strength, changed }) => {
+const Why = ({ name, result, scorer, map, setMap }) => {
+  const [explain, isExplaining, problem] = useAction(async () => {
+    const parameters = { scorer, method: "occlusion", neighbours: 1 };
+    const body = result.id ? { json: { ...parameters, ids: [result.id] } } : { form: formOf([result.file], parameters) };
+    const answer = await ask(inCollection(name, "/explain"), { method: "POST", ...body });
+    const [told] = answer.results;
+    if (told.problem) throw new Error(told.problem.detail);
+    setMap(told.map);
+  });
+  return html`<div class="feedback">
+    <button type="button" aria-pressed=${Boolean(map)} disabled=${isExplaining} onClick=${() => (map ? setMap(null) : explain())}>${isExplaining ? "Covering it part by part…" : "What does this rest on?"}</button>
+    ${map && html`<p class="quiet" role="status">Coloured parts raise the score: covered by ${map.baseline.kind === "normal" ? "the nearest normal image" : map.baseline.kind} they would lower it, at red by ${significant(map.high)} or more.</p>`}
+    <${ProblemNote} problem=${problem} title="Not explained." />
+  </div>`;
+};
+
+const Result = ({ name, result, scorer, rate, calibration, strength, changed }) => {
+  const [map, setMap] = useState(null);
   if (result.problem) {
     return html`<li class="result"><div class="result-words"><h3>${result.title}</h3><${ProblemNote} problem=${result.problem} title="Not scored." /></div></li>`;
   }
   const anomalous = alarms(result.p_value, rate, calibration.n);
   return html`<li class=${`result ${anomalous ? "is-anomalous" : ""}`}>
-    <${HeatPicture} path=${result.id && imagePath(name, result.id, "content")} file=${result.file} alt=${result.title} heatmap=${result.heatmap} strength=${strength} />
+    <${HeatPicture} path=${result.id && imagePath(name, result.id, "content")} file=${result.file} alt=${result.title} heatmap=${map || result.heatmap} strength=${map ? 0.8 : strength} />
     <div class="result-words">
       <h3>${result.title}</h3>
       <p><${Verdict} anomalous=${anomalous} /></p>
@@ -50,6 +67,7 @@ const Result = ({ name, result, rate, calibration, strength, changed }) => {
       ${rate === calibration.requested && html`<${ScoreBar} score=${result.score} threshold=${calibration.threshold} />`}
       ${result.known_anomaly && html`<p class="quiet">Nearest known defect: ${nameOf(result.known_anomaly)} at ${significant(result.known_anomaly.distance)}.</p>`}
       <${FeedbackButtons} name=${name} source=${result} anomalous=${anomalous} changed=${changed} />
+      <${Why} name=${name} result=${result} scorer=${scorer} map=${map} setMap=${setMap} />
     </div>
     <div class="result-near" role="group" aria-label="Nearest normal images">
       ${result.neighbours.map((near) => html`<${Thumb} collection=${name} image=${near} caption=${nameOf(near)} note=${significant(near.distance)} />`)}
@@ -126,5 +144,5 @@ export const Score = ({ collection, name, changed }) => {
       setScorer(id);
       if (last) score(last, id);
     }} /><//>`}
-    ${found && html`<ul class="results">${[...found.results].sort((a, b) => (b.score ?? -1) - (a.score ?? -1)).map((one) => html`<${Result} key=${`${one.title} ${one.score}`} name=${name} result=${one} rate=${rate} calibration=${found.calibration} strength=${strength} changed=${changed} />`)}</ul>`}`;
+    ${found && html`<ul class="results">${[...found.results].sort((a, b) => (b.score ?? -1) - (a.score ?? -1)).map((one) => html`<${Result} key=${`${one.title} ${one.score}`} name=${name} result=${one} scorer=${scorer} rate=${rate} calibration=${found.calibration} strength=${strength} changed=${changed} />`)}</ul>`}`;
 };

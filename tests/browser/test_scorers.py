@@ -1,6 +1,7 @@
 """Methods on their cards: fitted while one watches, compared on the same images; and the jobs they are."""
 
 import re
+from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
@@ -9,7 +10,7 @@ from tests.browser.conftest import Api, Inspect, fitted_method, make
 
 
 def test_a_method_is_fitted_compared_and_forgotten(
-    page: Page, api: Api, weaves: dict[str, list[MadeImage]], inspect: Inspect
+    page: Page, api: Api, weaves: dict[str, list[MadeImage]], files: Path, inspect: Inspect
 ) -> None:
     method = fitted_method(with_heat_maps=False)
     make(api, "judges", weaves["bank"])
@@ -24,6 +25,12 @@ def test_a_method_is_fitted_compared_and_forgotten(
     expect(page.get_by_text(re.compile("They agree on [0-9]+ of 24 images"))).to_be_visible()
     expect(page.get_by_role("region", name="Both scorers, image by image").get_by_role("row")).to_have_count(25)
     inspect(page, "scorers")
+    page.get_by_role("link", name="Score", exact=True).click()
+    page.get_by_label("Does this belong?: images").set_input_files([files / "damaged" / "weave-stain-0001.png"])
+    expect(page.get_by_text("p =")).to_be_visible()
+    page.get_by_label("Scorer").select_option(method)  # judged by the other one at once
+    expect(page.get_by_text("from 10 normal images")).to_be_visible()
+    expect(page.get_by_role("alert")).to_have_count(0)
     page.get_by_role("link", name="Jobs").click()
     expect(page.get_by_role("row", name=f"Fit a scorer {method} judges done")).to_be_visible()
     inspect(page, "jobs")

@@ -101,7 +101,7 @@ export const Score = ({ collection, name, changed }) => {
   const [last, setLast] = useState(null);
   const usable = judges || [];
   const hasHeat = (id) => Boolean(usable.find((one) => one.id === id)?.fit?.heatmap);
-  const [score, isScoring, problem] = useLatest(async (signal, given, as = scorer) => {
+  const [score, isScoring, problem] = useLatest(async (signal, given, as = scorer, wantsHeat = hasHeat(as)) => {
     setLast(given);
     setFound(null);
     setSet(null);
@@ -113,7 +113,7 @@ export const Score = ({ collection, name, changed }) => {
       setSet({ ...answer, sources });
       return;
     }
-    const parameters = { scorer: as, false_alarm_rate: rate, ...(hasHeat(as) || as !== scorer ? { heatmap: true } : {}) };
+    const parameters = { scorer: as, false_alarm_rate: rate, ...(wantsHeat ? { heatmap: true } : {}) };
     setFound(await scoreAll(name, { ...given, parameters, signal }, (some, total) => setDone([some, total])));
   });
   const alarmed = found?.results.filter((one) => !one.problem && alarms(one.p_value, rate, found.calibration.n)).length;
@@ -142,7 +142,7 @@ export const Score = ({ collection, name, changed }) => {
     ${found && !heat && mapper && !hasHeat(scorer) && html`<${Note}><p><strong>Where in the image?</strong> The scorer ${scorer} judges the whole image. A heat map needs ${mapper.id}, fitted on this collection.</p><${FitHere} name=${name} method=${mapper.id} scorers=${usable} onReady=${(id) => {
       reload();
       setScorer(id);
-      if (last) score(last, id);
+      if (last) score(last, id, true);
     }} /><//>`}
     ${found && html`<ul class="results">${[...found.results].sort((a, b) => (b.score ?? -1) - (a.score ?? -1)).map((one) => html`<${Result} key=${`${one.title} ${one.score}`} name=${name} result=${one} scorer=${scorer} rate=${rate} calibration=${found.calibration} strength=${strength} changed=${changed} />`)}</ul>`}`;
 };

@@ -7,10 +7,12 @@ of times however many come after it.
 """
 
 import itertools
+import math
 import mmap
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -56,6 +58,14 @@ class Segment:
         return self._alive
 
 
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Segments of a table, and fewer that hold the same."""
+
+    before: tuple[Segment, ...]
+    after: tuple[Segment, ...]
+
+
 class EntryTable(Mapping[int, ImageEntry]):
     """Images by pk, ascending; entries are made when asked for.
 
@@ -63,6 +73,7 @@ class EntryTable(Mapping[int, ImageEntry]):
     """
 
     overlay_rows: ClassVar[int] = 1024  # most images kept as Python objects
+    merged_rows: ClassVar[int] = 65_536  # most images that a change makes one segment of; more wait for `settled`
 
     def __init__(self, columns: EntryColumns | None = None) -> None:
         self._segments: tuple[Segment, ...] = () if columns is None or not len(columns) else (Segment(columns),)
@@ -117,6 +128,26 @@ class EntryTable(Mapping[int, ImageEntry]):
                     self._overlay_bytes -= _object_bytes(entry)
         if any(2 * one.living < len(one.columns) for one in self._segments):
             self._settle(self._segments)
+
+    def settled(self) -> Settled | None:
+        """Large segments made one, for `adopt`; None where there is nothing to make one.
+
+        Anybody may look meanwhile; whoever may change the table must not until it is adopted.
+        """
+        before = self._segments
+        after = self._arranged(before, math.inf)
+        made = [one for one in after if one not in before]
+        if not made:
+            return None
+        keys = {key for one in before if one not in after for key in list(one.indexes)}
+        for one in made:
+            one.indexes.update(key_indexes(one.columns, keys))
+        return Settled(before, after)
+
+    def adopt(self, settled: Settled | None) -> None:
+        """A change that takes no time: the same images in fewer segments."""
+        if settled is not None and self._segments is settled.before:
+            self._segments = settled.after
 
     def find(self, image_id: str) -> int | None:
         """The pk of the image with this id, None when there is none."""
@@ -313,17 +344,22 @@ class EntryTable(Mapping[int, ImageEntry]):
             found[place] = of_entry(self._overlay[int(wanted[place])])
 
     def _settle(self, segments: Sequence[Segment]) -> None:
-        """Keep these segments: the last ones become one while it is not small beside the one before it."""
+        """Keep these segments, and make one of those that are small: it takes a moment of those who want to look."""
+        self._segments = self._arranged(segments, self.merged_rows)
+
+    def _arranged(self, segments: Sequence[Segment], most: float) -> tuple[Segment, ...]:
+        """The last segments become one while it is not small beside the one before; never more than `most` images."""
         kept = [one for one in segments if one.living]
         first, total = len(kept), 0
         while first and (first == len(kept) or kept[first - 1].living < GROWTH * total):
             first -= 1
             total += kept[first].living
         tail = kept[first:]
-        if len(tail) > 1:
+        if len(tail) > 1 and total <= most:
             kept[first:] = [Segment(self._joined(tail, {}))]
-        self._segments = tuple(
-            Segment(self._joined([one], {})) if 2 * one.living < len(one.columns) else one for one in kept
+        return tuple(
+            Segment(self._joined([one], {})) if 2 * one.living < len(one.columns) and one.living <= most else one
+            for one in kept
         )
 
     @staticmethod

@@ -131,6 +131,7 @@ def _go_on(session: Session, state: CollectionState, row: CollectionRow) -> None
     for page in _pages(session, state):
         _learn_runtimes(session, state, page)
         _apply(state, page)
+        state.entries.adopt(state.entries.settled())
         if len(page) == PAGE_ROWS and not is_reserved:  # more is to come: room for all of it is claimed at once
             _reserve(session, state)
             is_reserved = True
@@ -160,6 +161,10 @@ def catch_up(session: Session, state: CollectionState, row: CollectionRow) -> No
             _apply(state, page)
         state.settings = CollectionSettings(**row.settings)
         _finish(state, changes, row)
+    settled = state.entries.settled()  # takes seconds for a million images, while others look
+    if settled is not None:
+        with state.lock.write():
+            state.entries.adopt(settled)
 
 
 def _finish(state: CollectionState, changes: _Changes, row: CollectionRow) -> None:

@@ -124,7 +124,8 @@ def fill(core: Core, plan: ScalePlan, name: str = NAME) -> dict[str, Any]:
             for n, one in zip(numbers, page, strict=True)
         ]
         with core.database.write() as session:
-            session.execute(insert(ImageRow), [_image(number, row.id, sha256, plan, now) for number in numbers])
+            images = [_image(number, row.id, sha256, plan, now) | {"size_bytes": len(picture)} for number in numbers]
+            session.execute(insert(ImageRow), images)
             session.execute(insert(VectorRow), vectors)
         first += len(page)
     with core.database.write() as session:
@@ -148,7 +149,6 @@ def _image(number: int, collection_id: int, sha256: str, plan: ScalePlan, now: d
         "format": "PNG",
         "width": 32,
         "height": 32,
-        "size_bytes": 1000,
         "sequence": 1,
         "created_at": now,
         "updated_at": now,

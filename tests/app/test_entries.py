@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from app.entries import GROWTH, EntryTable
+from app.entries import GROWTH, EntryTable, Settled
 from app.entry_columns import ROLES, EntryColumns, ImageEntry, image_key
 from app.packed_strings import PackedStrings
 
@@ -56,11 +56,23 @@ def check(table: EntryTable, entries: dict[int, ImageEntry]) -> None:
 class Changes(RuleBasedStateMachine):
     """Small and large additions, new facts, removals and restarts."""
 
-    @initialize(rows=st.integers(0, 12))
-    def begin(self, rows: int) -> None:
+    @initialize(rows=st.integers(0, 12), merged=st.sampled_from([0, 10, 1000]))
+    def begin(self, rows: int, merged: int) -> None:
         self.table, self.entries, self.salt = EntryTable(), {}, 0
-        self.table.overlay_rows = rows  # type: ignore[misc]
-        self.rows = rows
+        self.rows, self.merged = rows, merged
+        self.limit()
+
+    def limit(self) -> None:
+        self.table.overlay_rows, self.table.merged_rows = self.rows, self.merged  # type: ignore[misc]
+
+    @rule()
+    def settle(self) -> None:
+        before, settled = self.table.segments, self.table.settled()
+        assert self.table.segments is before, "only adopting it is a change"
+        self.table.adopt(settled)
+        assert self.table.settled() is None
+        sizes = [one.living for one in self.table.segments]
+        assert all(one >= GROWTH * other for one, other in pairwise(sizes))
 
     @rule(pks=st.lists(st.integers(0, 60), unique=True, max_size=40), label=NAMES, group=NAMES)
     def put(self, pks: list[int], label: str | None, group: str | None) -> None:
@@ -78,7 +90,7 @@ class Changes(RuleBasedStateMachine):
     @rule()
     def restart(self) -> None:
         self.table = EntryTable.restore(self.table.export_arrays())
-        self.table.overlay_rows = self.rows  # type: ignore[misc]
+        self.limit()
 
     @invariant()
     def looks_alike(self) -> None:
@@ -162,6 +174,28 @@ def test_the_number_of_segments_stays_small_however_images_come() -> None:
     assert all(one >= GROWTH * other for one, other in pairwise(sizes))
     assert len(table) == 4096 and len(sizes) <= 6
     assert moved[0] < 4096 * 25, "each image is moved a few times, not once per change"
+
+
+def test_a_large_merge_waits_and_keeps_the_indexes_that_filters_asked_for() -> None:
+    table = EntryTable(columns([made(pk) for pk in range(40)]))
+    table.overlay_rows, table.merged_rows = 4, 20  # type: ignore[misc]
+    table.prepare(["pk"])
+    table.put(columns([made(pk) for pk in range(40, 70)]))
+    assert [one.living for one in table.segments] == [40, 30]
+    entries, settled = dict(table), table.settled()
+    assert settled is not None
+    table.adopt(settled)
+    check(table, entries)
+    (only,) = table.segments
+    assert only.living == 70 and "pk" in only.indexes
+    table.put(columns([made(pk, 1) for pk in range(60, 90)]))
+    late = table.settled()
+    table.remove([0])
+    table.put(columns([made(pk) for pk in range(100, 300)]))
+    now = dict(table)
+    table.adopt(Settled(settled.before, settled.after))
+    check(table, now)
+    assert late is not None
 
 
 def files(arrays: dict[str, np.ndarray], folder: Path) -> Iterator[tuple[str, np.ndarray]]:

@@ -12,13 +12,14 @@ TORCH_INDEX ?=
 WORKERS ?= 2
 PIP_EXTRA := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX),)
 
-.PHONY: help serve test test-slow test-browser check format bench clean
+.PHONY: help serve test test-slow test-browser docs check format bench clean
 
 help:
 	@echo "make serve   environment, migrations, server on http://$(HOST):$(PORT) (PORT=, DATA=)"
 	@echo "make test    environment and the quick test suite"
 	@echo "make test-slow   the long tests (more kill moments, larger pools)"
 	@echo "make test-browser   the page in a real browser (needs /usr/bin/chromium); screenshots in .artefacts/page"
+	@echo "make docs    the documents as pages in .site, broken links being errors; the code in them is run"
 	@echo "make check   formatting, linting, types, rules"
 	@echo "make bench   benchmarks that need no outside data; results in .bench/"
 
@@ -44,6 +45,10 @@ test-slow: $(VENV)/.dev
 test-browser: $(VENV)/.dev
 	$(BIN)/python -m pytest -m browser tests/browser
 
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	$(BIN)/python -m pytest -m docs tests/docs
+
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -58,4 +63,4 @@ bench: $(VENV)/.dev
 	$(BIN)/oddity bench all --out .bench
 
 clean:
-	rm -rf $(VENV) build dist .bench *.egg-info
+	rm -rf $(VENV) build dist .bench .site *.egg-info

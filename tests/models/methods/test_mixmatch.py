@@ -103,7 +103,7 @@ def accuracy(seed: int, recipe: Recipe) -> float:
         head,
         material,
         recipe,
-        TrainingPlan(epochs=12, batch=64, learning_rate=1e-2),
+        TrainingPlan(epochs=7, batch=64, learning_rate=1e-2),
         random=np.random.default_rng(seed),
         generator=generator,
         method="mixmatch",
@@ -141,7 +141,7 @@ def asked(pictures: list[np.ndarray]) -> Inputs:
 
 
 def test_registered_kinds_are_told_from_normal_and_from_each_other() -> None:
-    scorer = MixMatch(MixMatchParams(versions=4, hidden=32)).fit(world(), seed=1)
+    scorer = MixMatch(MixMatchParams(versions=4, hidden=32, epochs=25)).fit(world(), seed=1)
     found = scorer.score(asked([picture(9000 + seed, seed % 3) for seed in range(30)]))
     names = ["(normal)", "kind 1", "kind 2"]
     assert list(found.probabilities) == names

@@ -15,15 +15,19 @@ COPY models models
 COPY index index
 COPY migrations migrations
 COPY benchmarks benchmarks
-RUN pip install ".[postgresql]"
+# What is installed is this folder, whose dependencies are bounded in pyproject.toml.
+# hadolint ignore=DL3013
+RUN pip install ".[otel,postgresql,s3]"
 
 FROM python:${PYTHON}
-RUN useradd --system --uid 10001 --home-dir /data --shell /usr/sbin/nologin oddity \
+RUN groupadd --system --gid 10001 oddity \
+    && useradd --system --uid 10001 --gid oddity --home-dir /data --shell /usr/sbin/nologin oddity \
     && install --directory --owner=oddity --group=oddity /data
 COPY --from=build /opt/oddity /opt/oddity
 COPY docker/start.sh docker/healthcheck.py /opt/oddity/bin/
 ENV PATH=/opt/oddity/bin:$PATH ODDITY_DATA=/data PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
-USER oddity
+# By number, so that a cluster can see that it is not root.
+USER 10001:10001
 WORKDIR /data
 VOLUME /data
 EXPOSE 8000

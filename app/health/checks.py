@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.core import Core
 from models.errors import ModelsError
 
-CHECK_S = 15.0  # loading weights from a slow disk takes seconds; whoever asks may give up earlier
+CHECK_S = 60.0  # loading weights on a busy machine takes its time; whoever asks may give up earlier
 GLANCE_S = 3.0  # for a look beside others, such as a scrape
 OK = "ok"
 

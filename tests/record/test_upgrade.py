@@ -100,7 +100,6 @@ def test_the_revision_before_each_of_the_later_ones_is_here() -> None:
 def test_an_old_record_is_opened_and_answers_as_it_did(old: tuple[str, TestClient]) -> None:
     revision, client = old
     before = told(revision)
-    assert client.get("/readyz").status_code == 200
     database: Database = client.app.state.core.database  # type: ignore[attr-defined]
     assert database.revisions() == (newest_revision(), newest_revision())
     there = inspect(database.engine)

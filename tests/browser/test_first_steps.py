@@ -1,5 +1,6 @@
 """From an empty service to a verdict with its reasons, by mouse and by keyboard."""
 
+import base64
 import re
 from pathlib import Path
 
@@ -29,10 +30,27 @@ def test_a_newcomer_makes_a_collection_drops_a_folder_and_scores(
     expect(results).to_have_count(6)
     expect(results.first).to_contain_text("Anomalous")  # the strangest comes first
     expect(
-        page.get_by_text(re.compile("[1-5] of 6 images (is|are) anomalous at a false-alarm rate of 4.4 %"))
+        page.get_by_text(re.compile("[1-5] of 6 images (is|are) anomalous at a false-alarm rate of 4.4\\s%"))
     ).to_be_visible()
     expect(results.first.get_by_role("group", name="Nearest normal images").get_by_role("button")).to_have_count(3)
     assert api.get("/v1/collections/line-3").json()["images"] == 44  # scored, not stored
+
+
+def test_images_are_dropped_and_what_is_no_image_is_left_out(page: Page, weave: str, files: Path) -> None:
+    page.goto(f"/#/c/{weave}/score")
+    data = base64.b64encode((files / "damaged" / "weave-stain-0001.png").read_bytes()).decode()
+    dropped = page.evaluate_handle(
+        """data => { const carried = new DataTransfer();
+        const bytes = Uint8Array.from(atob(data), one => one.charCodeAt(0));
+        carried.items.add(new File([bytes], "dropped.png", {type: "image/png"}));
+        carried.items.add(new File(["x"], "notes.txt", {type: "text/plain"})); return carried; }""",
+        data,
+    )
+    zone = page.locator(".drop")
+    zone.dispatch_event("dragover", {"dataTransfer": dropped})
+    zone.dispatch_event("drop", {"dataTransfer": dropped})
+    expect(page.get_by_role("heading", name="dropped.png")).to_be_visible()
+    expect(zone).to_contain_text("1 file left out: not an image by name.")
 
 
 def test_a_file_that_is_no_image_is_refused_with_its_reason(page: Page, weave: str, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ export const significant = (value) => (value === null || value === undefined ? "
 /** A share as per cent, with as many digits as it needs. */
 export const percent = (share) => {
   const value = 100 * share;
-  return `${value === 0 ? 0 : Number(value.toPrecision(value < 10 ? 2 : 3))} %`;
+  return `${value === 0 ? 0 : Number(value.toPrecision(value < 10 ? 2 : 3))}\u00a0%`; // never apart
 };
 
 /** The same as a length of CSS. */

@@ -10,8 +10,14 @@ import { html, render, useEffect, useRef, useState } from "./view.js";
 const version = document.querySelector('meta[name="oddity-version"]').content;
 
 const ThemeButton = () => {
-  const system = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
-  const [theme, setTheme] = useState(document.documentElement.dataset.theme || system);
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  const shown = () => document.documentElement.dataset.theme || (system.matches ? "dark" : "light");
+  const [theme, setTheme] = useState(shown);
+  useEffect(() => {
+    const changed = () => setTheme(shown());
+    system.addEventListener("change", changed);
+    return () => system.removeEventListener("change", changed);
+  }, []);
   const other = theme === "dark" ? "light" : "dark";
   const change = () => {
     document.documentElement.dataset.theme = other;

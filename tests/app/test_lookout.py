@@ -31,6 +31,7 @@ from app.compat.problems import exception_of
 from app.main import create_app
 from app.settings import Settings
 from models.heat_maps import mask_png
+from tests.app.keyholders import token_of
 from tests.app.working import asked, part
 from tests.conftest import add
 
@@ -194,6 +195,24 @@ def test_other_paths_keep_their_problems(line: TestClient) -> None:
     wrong = line.get(DETECT)
     assert (wrong.status_code, wrong.headers["x-amzn-errortype"]) == (400, "ValidationException")
     assert wrong.headers["x-amzn-requestid"] == wrong.headers["x-request-id"]
+
+
+def test_the_key_is_the_access_key_id(line: TestClient, tmp_path: Path) -> None:
+    settings = Settings(data=tmp_path, weights="stand-in", image_size=32, threads=1, access="keys")
+    with TestClient(create_app(settings), raise_server_exceptions=False) as guarded:
+        token = token_of(guarded, "camera", "read", collections=["parts"])
+
+        def ask(key: str, project: str) -> tuple[int, str]:
+            signed = f"AWS4-HMAC-SHA256 Credential={key}/20260101/us-east-1/lookoutvision/aws4_request, Signature=0"
+            answer = guarded.post(
+                DETECT.replace("parts", project),
+                content=GOOD,
+                headers={"authorization": signed, "content-type": "image/png"},
+            )
+            return answer.status_code, answer.headers["x-amzn-errortype"]
+
+        assert ask(token, "parts") == (404, "ResourceNotFoundException")  # let in: there is only no such collection
+        assert ask(token, "others") == ask("nobody", "parts") == (403, "AccessDeniedException")
 
 
 @pytest.mark.slow

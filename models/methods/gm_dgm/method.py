@@ -61,6 +61,9 @@ class GmDgmParams(Params):
     )
     draws: int = Field(default=8, ge=1, le=64, description="Noises per score, the same for every image.")
     epochs: int = Field(default=80, ge=1, le=1000, description="Passes over everything, at most.")
+    steps: int = Field(
+        default=2500, ge=20, le=100_000, description="Steps of 128 images in all, at most, beyond a first pass."
+    )
     learning_rate: float = Field(default=2e-3, gt=0.0, le=1.0, description="Step of the optimiser (Adam).")
 
 
@@ -229,12 +232,13 @@ def train_model(
         return loss(net, learnt[chosen], known[chosen], counted[chosen], noise)
 
     batch = min(128, len(learnt))
+    rows_of_epoch = max(len(learnt), STEPS_PER_EPOCH * batch // len(learnt) * len(learnt))
     train(
         net,
         loss_of,
-        rows=max(len(learnt), STEPS_PER_EPOCH * batch // len(learnt) * len(learnt)),
+        rows=rows_of_epoch,
         plan=TrainingPlan(
-            epochs=params.epochs,
+            epochs=max(1, min(params.epochs, params.steps // -(-rows_of_epoch // batch))),
             batch=batch,
             learning_rate=params.learning_rate,
             patience=12,

@@ -214,6 +214,18 @@ def test_one_seed_one_scorer_and_global_chance_is_left_alone():
     assert seen[-1] == (1000, 1000)
 
 
+def test_the_steps_of_a_fit_are_bounded_however_many_passes_are_allowed():
+    reference = collection(2)[1]
+
+    def steps(most):
+        seen = []
+        params = GmDgmParams(**(QUICK | {"epochs": 1000, "steps": most, "learning_rate": 1e-6}))
+        GmDgm(params).fit(reference, seed=1, progress=lambda *at: seen.append(at))
+        return len(seen) - 1  # told once more at the end
+
+    assert steps(20) <= 20 < steps(60) <= 60
+
+
 def test_each_refusal_is_named(fitted):
     method, scorer, _, _ = fitted
     assert installed()["gm_dgm"].needs.bank_min == BANK_MIN

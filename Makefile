@@ -12,7 +12,7 @@ TORCH_INDEX ?=
 WORKERS ?= 2
 PIP_EXTRA := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX),)
 
-.PHONY: help serve test test-slow test-browser docs check format bench clean
+.PHONY: help serve test test-slow test-browser test-api docs check format audit sbom bench clean
 
 help:
 	@echo "make serve   environment, migrations, server on http://$(HOST):$(PORT) (PORT=, DATA=)"
@@ -20,6 +20,9 @@ help:
 	@echo "make test-slow   the long tests (more kill moments, larger pools)"
 	@echo "make test-browser   the page in a real browser (needs /usr/bin/chromium); screenshots in .artefacts/page"
 	@echo "make docs    the documents as pages in .site, broken links being errors; the code in them is run"
+	@echo "make test-api   many generated requests to every path of the interface"
+	@echo "make audit   bandit over the sources, pip-audit over what is installed (asks PyPI for advisories)"
+	@echo "make sbom    what is installed, as CycloneDX, in .artefacts/sbom.json"
 	@echo "make check   formatting, linting, types, rules"
 	@echo "make bench   benchmarks that need no outside data; results in .bench/"
 
@@ -48,6 +51,21 @@ test-browser: $(VENV)/.dev
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	$(BIN)/python -m pytest -m docs tests/docs
+
+test-api: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow tests/contract/test_generated_requests.py
+
+$(VENV)/.audit: $(VENV)/.run
+	$(BIN)/python -m pip install --quiet $(PIP_EXTRA) --editable ".[audit]"
+	@touch $@
+
+audit: $(VENV)/.audit
+	$(BIN)/bandit --configfile pyproject.toml --quiet --recursive --severity-level medium app models index migrations benchmarks
+	$(BIN)/pip-audit --progress-spinner off --local --skip-editable
+
+sbom: $(VENV)/.audit
+	@mkdir -p .artefacts
+	$(BIN)/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible -o .artefacts/sbom.json
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

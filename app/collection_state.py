@@ -17,6 +17,7 @@ from app.vector_checksums import damaged
 from index import Neighbours
 from models.leave_one_out import CALIBRATION_ROWS
 from models.methods.dn2 import LiveDN2
+from models.projection import Projection
 
 if TYPE_CHECKING:
     from index import AutoIndex  # loads FAISS, which no start waits for
@@ -68,12 +69,16 @@ class CollectionState:
     embedding_id: int
     embedding: dict[str, Any]
     fingerprint: str
+    base_id: int  # the version that the network computes; `embedding_id` itself where nothing is projected
+    base_fingerprint: str
+    projection: Projection | None  # of the base's vectors
     weights: str
     width: int
     bank_note: dict[str, Any] | None
     sequence: int
     dn2: LiveDN2
     rest: "AutoIndex"  # images that are neither normal nor anomalous
+    superseded_at: int | None = None  # the change since which the record answers by another embedding
     index_version: int = 0  # of the record's counter when this was loaded: behind it, it is to be renewed
     entries: EntryTable = field(default_factory=EntryTable)
     groups: dict[str, GroupEntry] = field(default_factory=dict)
@@ -157,6 +162,7 @@ class CollectionState:
             + members * 8
             + (0 if self.compressed is None else self.compressed.memory_bytes)
             + sum(int(one.memory_bytes) for one in list(self.kept.values()))
+            + (0 if self.projection is None else self.projection.memory_bytes)
         )
 
 

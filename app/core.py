@@ -10,6 +10,7 @@ from app.fitted_shelf import FittedShelf
 from app.idempotency import Idempotency
 from app.indexing.files import IndexFiles
 from app.observe import Observing
+from app.projections import Projections
 from app.settings import Settings
 from app.shelf import Shelf
 from app.storage import ImageStore, Thumbnails
@@ -27,6 +28,7 @@ class Core:
     shelf: Shelf
     fitted: FittedShelf
     index_files: IndexFiles
+    projections: Projections
     idempotency: Idempotency
     clock: Clock
     observing: Observing

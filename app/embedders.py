@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,27 @@ from models.backbones.torch_engine import TorchEngine
 from models.batching import BatchingEmbedder
 from models.errors import FingerprintMismatch, ModelsError, RuntimeMismatch
 from models.images import ImageLimits
+from models.projection import Projection
 from models.runtime import COMPARABLE
 
 EMBEDDERS_KEPT = 4
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionEmbedder:
+    """What computes a collection's vectors: its network, and the projection behind it where there is one."""
+
+    network: BatchingEmbedder
+    projection: Projection | None
+
+    @property
+    def embedder(self) -> Embedder:
+        """The network, for preparing images."""
+        return self.network.embedder
+
+    def projected(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The collection's vectors (n, width), from the network's."""
+        return vectors if self.projection is None else self.projection.apply(vectors)
 
 
 class Embedders:
@@ -65,7 +83,9 @@ class Embedders:
         return self._get(specification, self._choice)
 
     def stored(self, embedding: dict[str, Any], fingerprint: str) -> BatchingEmbedder:
-        """The embedder that a stored embedding describes, which must still be the one its vectors were made with.
+        """The network that a stored embedding describes, which must still be the one its vectors were made with.
+
+        The fingerprint is that of the network's own vectors, before any projection.
 
         Raises FingerprintMismatch where the weights are others now: their vectors would be compared with those of
         another network. WeightsMissing, WeightsDamaged, ParameterInvalid: as `get`.
@@ -80,17 +100,18 @@ class Embedders:
             )
         return embedder
 
-    def of(self, state: CollectionState) -> BatchingEmbedder:
-        """The embedder whose vectors may be compared with those of a collection: the usual one, else that in float32.
+    def of(self, state: CollectionState) -> CollectionEmbedder:
+        """What computes vectors that may be compared with a collection's: by the usual runtime, else in float32.
 
         Raises:
             RuntimeMismatch: neither fits, or the stored vectors do not even fit one another.
             FingerprintMismatch, WeightsMissing, WeightsDamaged, ParameterInvalid: as `stored`.
         """
-        return self.comparable(state.embedding, state.fingerprint, set(state.runtimes.values()))
+        names = set(state.runtimes.values())
+        return CollectionEmbedder(self.comparable(state.embedding, state.base_fingerprint, names), state.projection)
 
     def comparable(self, embedding: dict[str, Any], fingerprint: str, names: set[str]) -> BatchingEmbedder:
-        """The embedder of a stored embedding whose vectors may be compared with all of these names.
+        """The network of a stored embedding whose vectors may be compared with all of these names.
 
         Raises as `of`.
         """
@@ -158,7 +179,7 @@ class Embedders:
             return [one(images[0])] if len(images) == 1 else list(self._decoders.map(one, images))
 
     def embed(self, embedder: BatchingEmbedder, prepared: Sequence[PreparedImage]) -> NDArray[np.float32]:
-        """Vectors (n, width) of prepared images, batched together with other requests'."""
+        """The network's vectors (n, width) of prepared images, batched together with other requests'."""
         with stage("embed"):
             return embedder.submit(list(prepared), deadline_s=remaining_s(self._deadline_s))
 

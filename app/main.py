@@ -33,6 +33,8 @@ from app.drift.watch import DriftWatch
 from app.duplicates.endpoints import router as duplicates_router
 from app.duplicates.service import HANDLERS as DUPLICATES
 from app.embedders import Embedders
+from app.embeddings.endpoints import router as embeddings_router
+from app.embeddings.service import HANDLERS as EMBEDDINGS
 from app.explaining.endpoints import router as explaining_router
 from app.feedback.endpoints import router as feedback_router
 from app.fitted_shelf import FittedShelf
@@ -61,6 +63,7 @@ from app.openapi import add_security
 from app.overview.endpoints import router as overview_router
 from app.page import PageFiles
 from app.page import router as page_router
+from app.projections import Projections
 from app.remote_storage import open_files
 from app.scorers.endpoints import router as scorers_router
 from app.scorers.service import HANDLERS as SCORERS
@@ -87,6 +90,7 @@ ROUTERS = (
     search_router,
     classes_router,
     scorers_router,
+    embeddings_router,
     feedback_router,
     drift_router,
     upkeep_router,
@@ -98,7 +102,7 @@ ROUTERS = (
     health_router,
     compat_router,
 )
-HANDLERS = {**UPKEEP, **IMPORTING, **DUPLICATES, **SNAPSHOTS, **SCORERS, **INDEXING}
+HANDLERS = {**UPKEEP, **IMPORTING, **DUPLICATES, **SNAPSHOTS, **SCORERS, **EMBEDDINGS, **INDEXING}
 # These write what they receive to a file, under limits of their own.
 UPLOADS = re.compile(r"/v1/collections/[^/]+/(images/import|restore)")
 PROBES, PROBES_WAITING, PROBE_S = 4, 64, 30.0  # a check that hangs holds up neither the others nor requests
@@ -140,6 +144,7 @@ def open_core(
         ),
         fitted=FittedShelf(database, settings.scorer_budget_bytes or memory_bytes() // 8),
         index_files=index_files,
+        projections=Projections(),
         idempotency=Idempotency(database, settings.idempotency_hours, clock),
         clock=clock,
         observing=observing,

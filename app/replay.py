@@ -31,6 +31,7 @@ from app.db.tables import (
 )
 from app.entry_columns import EntryColumns
 from app.indexing.files import IndexFiles
+from app.projections import read_projection
 from app.vector_checksums import is_intact
 from index import SCRATCH_MIN_BYTES, Metric, make_index
 from models.methods.dn2 import DN2Params, LiveDN2
@@ -104,6 +105,7 @@ def _useful(session: Session, row: CollectionRow) -> Sequence[IndexFileRow]:
 def _empty(session: Session, row: CollectionRow) -> CollectionState:
     """A state that holds nothing yet."""
     embedding = session.get_one(EmbeddingRow, row.embedding_id)
+    base = embedding if embedding.base_id is None else session.get_one(EmbeddingRow, embedding.base_id)
     settings = CollectionSettings(**row.settings)
     parameters = DN2Params(k=settings.k, metric=Metric(settings.metric), normalize=settings.normalize)
     return CollectionState(
@@ -113,6 +115,9 @@ def _empty(session: Session, row: CollectionRow) -> CollectionState:
         embedding_id=embedding.id,
         embedding=embedding.specification,
         fingerprint=embedding.fingerprint,
+        base_id=base.id,
+        base_fingerprint=base.fingerprint,
+        projection=None if base is embedding else read_projection(session, embedding.id),
         weights=embedding.weights,
         width=embedding.width,
         bank_note=row.bank_note,
@@ -139,11 +144,14 @@ def _go_on(session: Session, state: CollectionState, row: CollectionRow) -> None
     _finish(state, replace(changes, groups=_groups(session, state.id, NOTHING_YET)), row)
 
 
-def must_reload(row: CollectionRow, state: CollectionState) -> bool:
-    """Whether what a state was built on has changed, or what it missed is not kept any more: it cannot catch up."""
+def must_reload(session: Session, row: CollectionRow, state: CollectionState) -> bool:
+    """Whether what a state was built on has changed, or what it missed is not kept any more: it cannot catch up.
+
+    While its embedding is kept a state can follow, though another is active: every write serves all versions.
+    """
     settings = CollectionSettings(**row.settings)
     return (
-        row.embedding_id != state.embedding_id
+        (row.embedding_id != state.embedding_id and session.get(EmbeddingRow, state.embedding_id) is None)
         or state.sequence < row.pruned_sequence
         or any(getattr(settings, one) != getattr(state.settings, one) for one in BUILT_FROM)
     )
@@ -171,6 +179,7 @@ def _finish(state: CollectionState, changes: _Changes, row: CollectionRow) -> No
     _apply_groups(state, changes)
     state.compressed = changes.compressed
     state.bank_note = row.bank_note
+    state.superseded_at = None if row.embedding_id == state.embedding_id else row.embedding_sequence
     state.sequence = row.sequence
     state.cache = {}
     if not len(state.entries):

@@ -72,13 +72,13 @@ class Shelf:
             Busy: the record has not come to `after` in time.
         """
         state = self._current(name)
-        if after is None or state.sequence >= after:
+        if after is None or _has_come_to(state, after):
             return state
         until = self._monotonic() + self._wait_s
         while self._monotonic() < until:
             time.sleep(LOOK_EVERY_S)
             state = self._current(name)
-            if state.sequence >= after:
+            if _has_come_to(state, after):
                 return state
         raise Busy(
             f"`after`: the record of `{name}` is at change {state.sequence} here and did not come to {after} within "
@@ -89,15 +89,19 @@ class Shelf:
     def follow(self, state: CollectionState) -> CollectionState | None:
         """Bring a state up to the record; None (and forgotten) when it must be loaded afresh or is gone."""
         newest = self._database.row(
-            select(CollectionRow.sequence, CollectionRow.index_version).where(CollectionRow.id == state.id)
+            select(CollectionRow.sequence, CollectionRow.index_version, CollectionRow.embedding_id).where(
+                CollectionRow.id == state.id
+            )
         )
-        if newest is not None and state.index_version < newest.index_version:
+        if newest is not None and (
+            state.index_version < newest.index_version or state.embedding_id != newest.embedding_id
+        ):
             self._renew_soon(state)
         if newest is not None and state.sequence >= newest.sequence:
             return state
         with stage("follow"), state.following, self._database.read() as session:
             row = session.get(CollectionRow, state.id)
-            if row is None or must_reload(row, state):
+            if row is None or must_reload(session, row, state):
                 self.forget(state)
                 return None
             if row.sequence > state.sequence:
@@ -162,7 +166,7 @@ class Shelf:
             return state
 
     def _renew_soon(self, state: CollectionState) -> None:
-        """Load the collection again beside the state that serves it, and change over: a new file is there for it."""
+        """Load the collection again beside the state that serves it, and change over: to a new file, or embedding."""
         with self._lock:
             if state.name in self._renewing or self._states.get(state.name) is not state or self._closing.is_set():
                 return
@@ -224,3 +228,8 @@ class Shelf:
     def _discard(self, name: str) -> None:
         del self._states[name]
         self._total -= self._sizes.pop(name, 0)
+
+
+def _has_come_to(state: CollectionState, after: int) -> bool:
+    """Whether a state shows everything up to this change, the embedding that was active then included."""
+    return state.sequence >= after and (state.superseded_at is None or after < state.superseded_at)

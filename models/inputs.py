@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from models.backbones.embedder import Embedder
 from models.backbones.record import STAGES
 from models.contract import Inputs
+from models.projection import Projection
 
 BATCH_IMAGES = 64
 """Most images in one `Inputs` of a reference."""
@@ -18,15 +19,19 @@ Maps = dict[int, NDArray[np.float32]]
 
 
 class EmbedderBackbone:
-    """The backbone of an embedder for pixels that a method has changed; implements `models.contract.Backbone`."""
+    """The backbone of an embedder for pixels that a method has changed; implements `models.contract.Backbone`.
 
-    def __init__(self, embedder: Embedder) -> None:
+    Its vectors are those of the collection: where that has a projection, they have gone through it.
+    """
+
+    def __init__(self, embedder: Embedder, projection: Projection | None = None) -> None:
         self._embedder = embedder
+        self._projection = projection
 
     @property
     def width(self) -> int:
         """D, features of a vector."""
-        return self._embedder.width
+        return self._embedder.width if self._projection is None else self._projection.width
 
     @property
     def mean(self) -> tuple[float, float, float]:
@@ -40,7 +45,8 @@ class EmbedderBackbone:
 
     def vectors(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         """(B, 3, H, W) -> (B, D)"""
-        return self._embedder.embed(self._embedder.as_prepared(pixels))
+        found = self._embedder.embed(self._embedder.as_prepared(pixels))
+        return found if self._projection is None else self._projection.apply(found)
 
     def maps(self, pixels: NDArray[np.float32], stages: Sequence[int]) -> Maps:
         """(B, 3, H, W) -> stage -> (B, h, w, C)"""

@@ -70,6 +70,15 @@ def add_embedding(session: Session, collection_id: int, facts: dict[str, Any], n
     return row
 
 
+def replace_embedding(session: Session, row: CollectionRow, facts: dict[str, Any], now: datetime) -> None:
+    """Give a collection without images another network; versions of the old one have nothing to stand on any more."""
+    before = list(session.scalars(select(EmbeddingRow.id).where(EmbeddingRow.collection_id == row.id)))
+    row.embedding_id = add_embedding(session, row.id, facts, now).id
+    row.previous_embedding_id = None
+    session.flush()
+    session.execute(delete(EmbeddingRow).where(EmbeddingRow.id.in_(before)))
+
+
 def next_sequence(session: Session, collection_id: int, now: datetime) -> int:
     """The next number of the collection's counter, taken inside the writing transaction.
 

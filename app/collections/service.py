@@ -69,7 +69,7 @@ def patch_collection(core: Core, name: str, given: dict[str, Any], if_match: str
                     "vectors would not be comparable. Make a new collection, or delete the images first.",
                     "embedding_fixed",
                 )
-            row.embedding_id = repository.add_embedding(session, row.id, facts, now).id
+            repository.replace_embedding(session, row, facts, now)
         if after != before:
             row.settings = after.model_dump(mode="json")
             session.flush()
@@ -157,6 +157,7 @@ def _shown(session: Session, row: CollectionRow) -> dict[str, Any]:
         **row.settings,
         "fingerprint": embedding.fingerprint,
         "embedding": embedding.identity,
+        "embedding_version": embedding.id,
         "weights_label": embedding.weights,
         "width": embedding.width,
         "images": sum(counts.values()),

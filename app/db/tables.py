@@ -49,6 +49,9 @@ class CollectionRow(Base):
     name: Mapped[str] = mapped_column(OrderedName, unique=True)
     settings: Mapped[dict[str, Any]] = mapped_column(JSON)
     embedding_id: Mapped[int] = mapped_column(BigId, default=0)  # active row of `embeddings`
+    previous_embedding_id: Mapped[int | None] = mapped_column(BigInteger, default=None)  # active before that one
+    # The change that made it active: a state that knows an earlier one answers by the embedding before.
+    embedding_sequence: Mapped[int] = mapped_column(BigInteger, default=0)
     sequence: Mapped[int] = mapped_column(BigInteger, default=0)  # one step a change
     # Deletions up to here are no longer kept: a follower that knows less must read the collection afresh.
     pruned_sequence: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
@@ -61,7 +64,11 @@ class CollectionRow(Base):
 
 
 class EmbeddingRow(Base):
-    """A version of a collection's embedding: what vectors must share to be comparable."""
+    """A version of a collection's embedding: what vectors must share to be comparable.
+
+    A version is a network's own vectors (`base_id` null) or a projection of those, which its parts hold. Every write of
+    an image gives it a vector under each version of the active base; what was there before, a job fills in.
+    """
 
     __tablename__ = "embeddings"
     __table_args__ = NEVER_AGAIN
@@ -73,7 +80,27 @@ class EmbeddingRow(Base):
     fingerprint: Mapped[str] = mapped_column(String(64))
     weights: Mapped[str] = mapped_column(String(1024))
     width: Mapped[int] = mapped_column(Integer)
+    base_id: Mapped[int | None] = mapped_column(BigInteger, default=None)
+    is_complete: Mapped[bool] = mapped_column(default=True)  # every image has its vector
+    job_id: Mapped[str | None] = mapped_column(String(36), default=None)  # that learnt it
+    method: Mapped[str | None] = mapped_column(String(64), default=None)
+    parameters: Mapped[dict[str, Any] | None] = mapped_column(JSON, default=None)
+    seed: Mapped[int | None] = mapped_column(BigInteger, default=None)
+    sequence: Mapped[int | None] = mapped_column(BigInteger, default=None)  # the change that was learnt from
+    report: Mapped[dict[str, Any] | None] = mapped_column(JSON, default=None)  # figures before and after
+    state_sha256: Mapped[str | None] = mapped_column(String(64), default=None)  # of its parts together
+    activated_at: Mapped[datetime | None] = mapped_column(DateTime, default=None)  # last
     created_at: Mapped[datetime] = mapped_column(DateTime)
+
+
+class EmbeddingPartRow(Base):
+    """A piece of the matrices of a projection: together, in order, a safetensors file."""
+
+    __tablename__ = "embedding_parts"
+
+    embedding_id: Mapped[int] = mapped_column(ForeignKey("embeddings.id", ondelete="CASCADE"), primary_key=True)
+    position: Mapped[int] = mapped_column(Integer, primary_key=True)
+    data: Mapped[bytes] = mapped_column(LargeBinary)
 
 
 class RuntimeRow(Base):

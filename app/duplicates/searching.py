@@ -153,7 +153,7 @@ def copy_distance(core: Core, state: CollectionState, pks: Sequence[int], contex
             continue
         prepared = [embedder.embedder.prepare(copy, core.embedders.limits) for copy in copies]
         if prepared:
-            vectors = core.embedders.embed(embedder, prepared)
+            vectors = embedder.projected(core.embedders.embed(embedder.network, prepared))
             with state.lock.read():
                 near = state.nearest(vectors, 1, np.array([pk], np.int64))
             distances.extend(near.distances[np.isfinite(near.distances)].tolist())

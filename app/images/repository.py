@@ -12,7 +12,8 @@ from sqlalchemy import ColumnElement, CursorResult, Row, delete, insert, inspect
 from sqlalchemy.orm import Session
 
 from app.db.statements import chosen_numbers, insert_unless_there
-from app.db.tables import CollectionRow, DeletionRow, ImageRow, RuntimeRow, VectorRow
+from app.db.tables import DeletionRow, ImageRow, RuntimeRow, VectorRow
+from app.projections import Versions
 
 EXAMPLE = "example"
 PAGE_ROWS = 4096
@@ -51,11 +52,6 @@ def facts(session: Session, collection_id: int, *columns: Any, **equal: str | No
     yield from session.execute(statement.order_by(ImageRow.id), execution_options={"yield_per": PAGE_ROWS})
 
 
-def has_embedding(session: Session, collection_id: int, embedding_id: int) -> bool:
-    """Whether this is the collection's active embedding still."""
-    return session.scalar(select(CollectionRow.embedding_id).where(CollectionRow.id == collection_id)) == embedding_id
-
-
 def runtime_id(session: Session, description: dict[str, Any]) -> int:
     """The row of this engine, precision and versions, made when new."""
     digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
@@ -69,23 +65,24 @@ def runtime_id(session: Session, description: dict[str, Any]) -> int:
 
 
 def store(
-    session: Session, embedding_id: int, runtime: int, images: Iterable[tuple[ImageRow, NDArray[np.float32]]]
+    session: Session, versions: Versions, runtime: int, images: Sequence[tuple[ImageRow, NDArray[np.float32]]]
 ) -> None:
-    """Store images with their embeddings in place of any earlier ones.
+    """Store images with their vectors under every version, in place of any earlier ones; given are the base's.
 
     New images are rows that the session does not know. They are inserted together: adding them to the session would
     cost a statement for each on SQLite.
     """
-    chosen = list(images)
-    known = [row.id for row, _ in chosen if row.id is not None]
-    new = [row for row, _ in chosen if row.id is None]
+    if not images:
+        return
+    known = [row.id for row, _ in images if row.id is not None]
+    new = [row for row, _ in images if row.id is None]
     if new:
         pks = dict(session.execute(insert(ImageRow).returning(ImageRow.image_id, ImageRow.id), _values(new)).all())
         for row in new:
             row.id = pks[row.image_id]
     for start in range(0, len(known), PARAMETERS_MAX):
         some = known[start : start + PARAMETERS_MAX]
-        old = delete(VectorRow).where(VectorRow.image_pk.in_(some), VectorRow.embedding_id == embedding_id)
+        old = delete(VectorRow).where(VectorRow.image_pk.in_(some))
         session.execute(old, execution_options={"synchronize_session": False})
     vectors = [
         {
@@ -94,10 +91,10 @@ def store(
             "runtime_id": runtime,
             "vector": vector.astype("<f4").tobytes(),
         }
-        for row, vector in chosen
+        for embedding_id, found in versions.of_base(np.stack([vector for _, vector in images])).items()
+        for (row, _), vector in zip(images, found, strict=True)
     ]
-    if vectors:
-        session.execute(insert(VectorRow), vectors)
+    session.execute(insert(VectorRow), vectors)
 
 
 def _values(rows: Iterable[ImageRow]) -> list[dict[str, Any]]:

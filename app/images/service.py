@@ -82,13 +82,15 @@ def add_images(
         with stage("record"), core.database.write() as session:
             now = core.clock()
             sequence = next_sequence(session, state.id, now)
-            if not repository.has_embedding(session, state.id, state.embedding_id):
+            versions = core.projections.versions(session, state.id)
+            if versions.base_id != state.base_id:
                 raise Conflict(
                     f"The embedding of `{name}` was changed by another request just now; send the images again.",
                     "embedding_changed",
                 )
             repository_runtime = repository.runtime_id(session, runtime)
-            _write(session, state, candidates, parameters, sequence, repository_runtime, now)
+            vectors = _write(session, state, candidates, parameters, sequence, now)
+            repository.store(session, versions, repository_runtime, vectors)
             answer = _answer(candidates, sequence)
             if within is not None:
                 answer = within(session, answer.body, now)
@@ -142,7 +144,7 @@ def _candidate(core: Core, upload: Upload, given: dict[str, Any]) -> _Candidate:
 
 
 def _embed_new(core: Core, state: CollectionState, candidates: Sequence[_Candidate]) -> dict[str, Any]:
-    """Give every candidate whose bytes are not stored yet its vector; returns the runtime that computed them."""
+    """Give every candidate whose bytes are not stored yet the network's vector; returns the runtime of these."""
     embedder = core.embedders.of(state)
     with state.lock.read():
         known = {
@@ -169,7 +171,7 @@ def _embed_new(core: Core, state: CollectionState, candidates: Sequence[_Candida
             one.prepared = image
             good.append(one)
     if good:
-        vectors = core.embedders.embed(embedder, [one.prepared for one in good if one.prepared is not None])
+        vectors = core.embedders.embed(embedder.network, [one.prepared for one in good if one.prepared is not None])
         for one, vector in zip(good, vectors, strict=True):
             one.vector = vector
     return embedder.embedder.runtime.describe()
@@ -181,9 +183,9 @@ def _write(
     candidates: Sequence[_Candidate],
     parameters: AddParameters,
     sequence: int,
-    runtime: int,
     now: datetime,
-) -> None:
+) -> list[tuple[ImageRow, NDArray[np.float32]]]:
+    """Say what becomes of each candidate; the images that are to be stored, with the vectors of the network."""
     rows = repository.by_ids(session, state.id, {one.image_id for one in candidates if one.problem is None})
     vectors: dict[str, NDArray[np.float32]] = {}
     for one in candidates:
@@ -214,8 +216,7 @@ def _write(
             one.status = "created" if row is None else "updated"
             rows[one.image_id] = _filled(row or _new(state, one, now), one, sequence, now)
             vectors[one.image_id] = one.vector
-    stored = ((rows[image_id], vector) for image_id, vector in vectors.items())
-    repository.store(session, state.embedding_id, runtime, stored)
+    return [(rows[image_id], vector) for image_id, vector in vectors.items()]
 
 
 def _retell(row: ImageRow, one: _Candidate, sequence: int, now: datetime) -> bool:

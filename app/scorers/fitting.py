@@ -34,7 +34,7 @@ def run_fit(core: Core, context: JobContext) -> dict[str, Any]:
     method = kind(kind.Params.parse(card.name, asked["params"]))
     assert context.collection is not None
     with ExitStack() as undo:
-        folder = _scratch(core, context)
+        folder = scratch_folder(core, context)
         undo.callback(shutil.rmtree, folder)
         context.progress(0, None, "reading the record")
         material = read_material(core, context.collection, folder, context.check)
@@ -131,7 +131,7 @@ def _collection(session: Session, context: JobContext) -> CollectionRow:
     return row
 
 
-def _scratch(core: Core, context: JobContext) -> Path:
+def scratch_folder(core: Core, context: JobContext) -> Path:
     """An empty folder of this job's own; what killed fits left is deleted."""
     folder = core.settings.data / "fitting"
     folder.mkdir(exist_ok=True)

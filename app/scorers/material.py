@@ -16,6 +16,7 @@ from app.collections.repository import require
 from app.core import Core
 from app.entry_columns import image_key
 from app.errors import Conflict
+from app.projections import base_of
 from app.scorers import repository
 from app.scorers.annotations import Annotations, annotations_of
 from app.scorers.answers import pairs_of, with_ratings
@@ -24,6 +25,7 @@ from models.backbones.embedder import PreparedImage
 from models.contract import Inputs, Pair, Reference
 from models.fitting import calibration_rows, held_out
 from models.inputs import BATCH_IMAGES, Batches, EmbedderBackbone, LazyInputs, LazyMaps, StagesAsked
+from models.projection import Projection
 
 Rows = NDArray[np.int64]
 
@@ -35,6 +37,8 @@ class Material:
     sequence: int
     embedding_id: int
     fingerprint: str
+    base_fingerprint: str
+    projection: Projection | None
     specification: dict[str, Any]
     images: list[Any]
     annotations: list[Annotations]
@@ -63,11 +67,15 @@ class Material:
         return [self.images[row].group for row in rows]
 
 
-def read_material(core: Core, name: str, folder: Path, check: Callable[[], None]) -> Material:
-    """The collection as the record has it now; its vectors lie in `folder`. Raises NotFound."""
+def read_material(core: Core, name: str, folder: Path, check: Callable[[], None], *, of_base: bool = False) -> Material:
+    """The collection as the record has it now; its vectors lie in `folder`. Raises NotFound.
+
+    `of_base` reads the vectors of the network itself, whatever projection of them is active.
+    """
     with core.database.read() as session:
         row = require(session, name)
-        embedding = repository.embedding(session, row.embedding_id)
+        base = repository.embedding(session, base_of(session, row.id))
+        embedding = base if of_base else repository.embedding(session, row.embedding_id)
         images = repository.images(session, row.id)
         place_of = {one.id: place for place, one in enumerate(images)}
         found = np.zeros(len(images), np.bool_)
@@ -87,6 +95,8 @@ def read_material(core: Core, name: str, folder: Path, check: Callable[[], None]
             sequence=row.sequence,
             embedding_id=embedding.id,
             fingerprint=embedding.fingerprint,
+            base_fingerprint=base.fingerprint,
+            projection=None if embedding.base_id is None else core.projections.get(session, embedding.id),
             specification=embedding.specification,
             images=images,
             annotations=with_ratings(annotations, images, given),
@@ -129,9 +139,9 @@ class Reader:
         self._check = check
         self._pks = material.pks
         self._embedder = core.embedders.comparable(
-            material.specification, material.fingerprint, material.comparable_with
+            material.specification, material.base_fingerprint, material.comparable_with
         ).embedder
-        self._backbone = EmbedderBackbone(self._embedder)
+        self._backbone = EmbedderBackbone(self._embedder, material.projection)
         self._asked = StagesAsked()
         self._caches: dict[str, RowCache] = {}
 

@@ -148,10 +148,10 @@ class Pictures:
         self._core = core
         self._images = images
         self._state = state
-        self._embedder: Embedder = core.embedders.stored(state.embedding, state.fingerprint).embedder
+        self._embedder: Embedder = core.embedders.stored(state.embedding, state.base_fingerprint).embedder
         self._backbone: EmbedderBackbone | None = None
         with suppress(RuntimeMismatch):  # then stored images are judged by their vectors alone
-            self._backbone = EmbedderBackbone(core.embedders.of(state).embedder)
+            self._backbone = EmbedderBackbone(core.embedders.of(state).embedder, state.projection)
         self._read: dict[int, PreparedImage] = {}
 
     def inputs(self, row: int, fit: LoadedFit) -> Inputs:

@@ -57,7 +57,9 @@ def vectors_of(core: Core, state: CollectionState, uploads: Sequence[Upload], id
         else:
             good.append(image)
             places.append(place)
-    vectors = core.embedders.embed(embedder, good) if good else np.empty((0, state.width), np.float32)
+    vectors = np.empty((0, state.width), np.float32)
+    if good:
+        vectors = embedder.projected(core.embedders.embed(embedder.network, good))
     return Vectors(vectors, places, problems, [None] * len(good), good)
 
 

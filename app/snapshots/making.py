@@ -18,13 +18,15 @@ from sqlalchemy.orm import Session
 from app.collections.repository import embedding as active_embedding
 from app.collections.repository import role_counts
 from app.core import Core
-from app.db.tables import CompressionRow, FeedbackRow, GroupRow, ImageRow, SnapshotRow
+from app.db.tables import CompressionRow, EmbeddingRow, FeedbackRow, GroupRow, ImageRow, SnapshotRow
 from app.errors import BytesDamaged, NotFound
 from app.jobs.context import JobContext, LeaseLost
+from app.projections import as_bytes, base_of, read_projection
 from app.snapshots import repository
-from app.snapshots.tape import FORMAT, MANIFEST, TapeWriter, sha256_of
+from app.snapshots.tape import FORMAT, FORMAT_PROJECTED, MANIFEST, TapeWriter, sha256_of
 from app.uploads import sync_folder
 
+PROJECTION = "projection.bin"
 PARTS = ("images.jsonl", "vectors.f32", "groups.jsonl", "feedback.jsonl", "bank.json")
 BANK_ARRAYS = {
     "centres": "<f4",
@@ -66,6 +68,7 @@ def run_snapshot(core: Core, context: JobContext) -> dict[str, Any]:
         sync_folder(folder)
     facts = {name: manifest[name] for name in _SUMMARY}
     facts.update({name: manifest["embedding"][name] for name in ("fingerprint", "weights", "width")})
+    facts.update({name: manifest["projection"][name] for name in ("fingerprint", "width") if "projection" in manifest})
     result = {"snapshot": context.id, "bytes": writer.size, "sha256": sha256, **facts}
     with core.database.write() as session:
         row = SnapshotRow(
@@ -104,7 +107,9 @@ def _write_parts(core: Core, context: JobContext, parts: Path) -> dict[str, Any]
         row = repository.collection(session, context.collection_id)
         if row is None:
             raise LeaseLost
-        embedding = active_embedding(session, row)
+        active = active_embedding(session, row)
+        # The vectors are always the network's own: those of a projection are made from them again.
+        embedding = session.get_one(EmbeddingRow, base_of(session, row.id))
         total = sum(role_counts(session, [row.id])[row.id].values())
         pks, runtimes = _write_images(session, context, parts, (row.id, embedding.id), total)
         groups = _write_lines(
@@ -113,7 +118,7 @@ def _write_parts(core: Core, context: JobContext, parts: Path) -> dict[str, Any]
         )
         feedback = _write_lines(parts / "feedback.jsonl", map(_feedback, repository.feedback(session, row.id)))
         compression = repository.compression(session, row.id)
-        if compression is not None and compression.embedding_id == embedding.id:
+        if compression is not None and compression.embedding_id == active.id:
             _write_bank(parts, compression, pks)
         files = 0
         if context.parameters["images"]:
@@ -122,7 +127,7 @@ def _write_parts(core: Core, context: JobContext, parts: Path) -> dict[str, Any]
                     handle.write(f"{sha256} {size}\n")
                     files += 1
         return {
-            "format": FORMAT,
+            "format": FORMAT if active is embedding else FORMAT_PROJECTED,
             "oddity": version("oddity"),
             "collection": row.name,
             "created_at": core.clock().isoformat(),
@@ -137,7 +142,16 @@ def _write_parts(core: Core, context: JobContext, parts: Path) -> dict[str, Any]
             "files": files,
             "with_images": context.parameters["images"],
             "scorers": repository.scorers(session, row.id),
+            **({} if active is embedding else {"projection": _write_projection(session, parts, active)}),
         }
+
+
+def _write_projection(session: Session, parts: Path, row: EmbeddingRow) -> dict[str, Any]:
+    """The matrices of the active version; its facts."""
+    data = as_bytes(read_projection(session, row.id))
+    (parts / PROJECTION).write_bytes(data)
+    facts = {name: getattr(row, name) for name in ("fingerprint", "width", "method", "parameters", "seed", "report")}
+    return {**facts, "sha256": sha256_of(io.BytesIO(data))}
 
 
 def _write_images(
@@ -158,7 +172,7 @@ def _write_images(
 
 
 def _assemble(core: Core, context: JobContext, parts: Path, manifest: dict[str, Any], writer: TapeWriter) -> None:
-    names = [*PARTS, *(f"bank_{name}.bin" for name in BANK_ARRAYS), "files.txt"]
+    names = [*PARTS, PROJECTION, *(f"bank_{name}.bin" for name in BANK_ARRAYS), "files.txt"]
     members: list[dict[str, Any]] = []
     for path in (parts / name for name in names):
         if path.exists():

@@ -20,17 +20,26 @@ from app.collections.repository import HIDDEN, add_embedding, drop, find
 from app.collections.service import embedding_facts
 from app.collections.settings import CollectionSettings
 from app.core import Core
-from app.db.tables import CollectionRow, CompressionRow, FeedbackRow, GroupRow
+from app.db.tables import CollectionRow, CompressionRow, EmbeddingRow, FeedbackRow, GroupRow
 from app.errors import Conflict, Invalid, NotFound, TooLarge
 from app.images.repository import runtime_id
 from app.jobs.context import JobContext, LeaseLost
 from app.jobs.service import new_id
+from app.projections import add_parts, of_bytes
 from app.snapshots import repository
-from app.snapshots.making import BANK_ARRAYS, GONE, PARTS, snapshot_path
-from app.snapshots.schemas import BankFacts, FeedbackFacts, GroupFacts, ImageFacts, Manifest
-from app.snapshots.tape import TapeReader, checked_manifest
+from app.snapshots.making import BANK_ARRAYS, GONE, PARTS, PROJECTION, snapshot_path
+from app.snapshots.schemas import (
+    BankFacts,
+    EmbeddingFacts,
+    FeedbackFacts,
+    GroupFacts,
+    ImageFacts,
+    Manifest,
+    ProjectionFacts,
+)
+from app.snapshots.tape import FORMAT, FORMAT_PROJECTED, TapeReader, checked_manifest
 from app.uploads import consumed
-from models.errors import ModelsError
+from models.errors import ModelsError, StateDamaged
 
 BATCH_ROWS = 1000
 BATCH_FILES = 32
@@ -104,9 +113,11 @@ def parse_manifest(data: bytes) -> Manifest:
     """The manifest. Raises Invalid where this version of the service cannot use it."""
     try:
         document = plain_json(json.loads(data))
-        if isinstance(document, dict) and document.get("format", 1) != 1:
+        if isinstance(document, dict) and document.get("format", 1) not in (FORMAT, FORMAT_PROJECTED):
             raise Invalid(
-                f"The snapshot has format {document['format']}; this service reads format 1.", "snapshot_format"
+                f"The snapshot has format {document['format']}; this service reads formats {FORMAT} and "
+                f"{FORMAT_PROJECTED}.",
+                "snapshot_format",
             )
         return Manifest.model_validate(document)
     except ValidationError as error:
@@ -184,7 +195,9 @@ class _Builder:
             session.add(row)
             session.flush()
             self._collection_id = row.id
-            row.embedding_id = self._embedding_id = add_embedding(session, row.id, self._embedding, now).id
+            base = add_embedding(session, row.id, self._embedding, now)
+            row.embedding_id = self._embedding_id = self._enter_projection(session, base).id
+            self._versions = self._core.projections.versions(session, row.id)
             self._runtimes = [runtime_id(session, one) for one in manifest.runtimes]
             session.flush()
         try:
@@ -194,6 +207,43 @@ class _Builder:
         except IntegrityError as error:
             raise _wrong("it names an image or a group twice") from error
         self._fill_bank()
+
+    def _enter_projection(self, session: Session, base: EmbeddingRow) -> EmbeddingRow:
+        """The version that the collection answered by: the network's own, or a projection of it."""
+        told = self._manifest.projection
+        if told is None:
+            return base
+        data = _at(self._handle, *self._members[PROJECTION])
+        try:
+            projection = of_bytes(data, told.sha256)
+        except StateDamaged as error:
+            raise _wrong(f"{PROJECTION}: {error}") from error
+        found = (projection.width_in, projection.width, projection.fingerprint(base.fingerprint))
+        wanted = (base.width, told.width, told.fingerprint)
+        if found != wanted:
+            raise _wrong(
+                f"its projection must be from and to the widths, and of the fingerprint, {wanted}; got {found}"
+            )
+        now = self._core.clock()
+        facts = {name: self._embedding[name] for name in ("specification", "weights")}
+        identity = {**base.identity, "projection": projection.sha256(), "fingerprint": told.fingerprint}
+        more = told.model_dump(include={"fingerprint", "width", "method", "parameters", "seed", "report"})
+        row = add_embedding(
+            session,
+            base.collection_id,
+            {
+                **facts,
+                **more,
+                "identity": identity,
+                "base_id": base.id,
+                "state_sha256": told.sha256,
+                "activated_at": now,
+            },
+            now,
+        )
+        add_parts(session, row.id, data)
+        session.get_one(CollectionRow, base.collection_id).previous_embedding_id = base.id
+        return row
 
     def _fill_images(self) -> None:
         manifest, width = self._manifest, self._embedding["width"]
@@ -245,11 +295,12 @@ class _Builder:
         return [
             {
                 "image_pk": pk,
-                "embedding_id": self._embedding_id,
+                "embedding_id": embedding_id,
                 "runtime_id": self._runtimes[one.runtime],
-                "vector": vector.tobytes(),
+                "vector": vector.astype("<f4").tobytes(),
             }
-            for one, pk, vector in zip(batch, pks, vectors, strict=True)
+            for embedding_id, found in self._versions.of_base(vectors).items()
+            for one, pk, vector in zip(batch, pks, found, strict=True)
         ]
 
     def _fill_groups(self) -> None:
@@ -289,7 +340,7 @@ class _Builder:
         }
         rows, members = arrays["centre_pks"].size, arrays["member_pks"].size
         if (
-            arrays["centres"].size != rows * self._embedding["width"]
+            arrays["centres"].size != rows * answering(self._manifest).width
             or not np.isfinite(arrays["centres"]).all()
             or {arrays[name].size for name in ("member_marks", "member_places")} != {members}
             or not ((arrays["member_places"] >= -1) & (arrays["member_places"] < rows)).all()
@@ -349,7 +400,7 @@ def _publish(core: Core, context: JobContext, manifest: Manifest, hidden: str, n
         "groups": manifest.groups,
         "feedback": manifest.feedback,
         "files": manifest.files,
-        "fingerprint": manifest.embedding.fingerprint,
+        "fingerprint": answering(manifest).fingerprint,
         "made_from": manifest.collection,
         "made_at": f"{manifest.created_at.isoformat(timespec='milliseconds')}Z",
         "revision": SEQUENCE,
@@ -376,6 +427,11 @@ def _not_restored(manifest: Manifest, name: str) -> dict[str, Any]:
         "notice": f"What a scorer learnt is not part of a snapshot. Fit again what is still wanted: {told}, with "
         f"PUT /v1/collections/{name}/scorers/ and the id.",
     }
+
+
+def answering(manifest: Manifest) -> EmbeddingFacts | ProjectionFacts:
+    """What the collection answered by."""
+    return manifest.projection or manifest.embedding
 
 
 def refuse_taken(session: Session, name: str) -> None:
@@ -425,6 +481,7 @@ def _files(handle: IO[bytes], members: dict[str, tuple[int, int]]) -> Iterator[t
 def _check_members(manifest: Manifest, members: dict[str, tuple[int, int]]) -> None:
     needed = set(PARTS) - {"bank.json"} | ({"files.txt"} if manifest.with_images else set())
     bank = {"bank.json", *(f"bank_{name}.bin" for name in BANK_ARRAYS)}
+    needed |= set() if manifest.projection is None else {PROJECTION}
     if set(members) not in (needed, needed | bank) or len(members) != len(manifest.members):
         raise _wrong(f"its members must be {', '.join(sorted(needed))}; got {', '.join(members)}")
     wanted = manifest.images * manifest.embedding.width * 4

@@ -48,6 +48,18 @@ class EmbeddingFacts(_Part):
     width: Annotated[int, Field(ge=1, le=2**16)]
 
 
+class ProjectionFacts(_Part):
+    """What the collection answered by, where that was a projection of the vectors; its matrices are a member."""
+
+    fingerprint: Sha256
+    sha256: Sha256  # of the member
+    width: Annotated[int, Field(ge=1, le=2**16)]
+    method: Annotated[str, Field(max_length=64)]
+    parameters: dict[str, Any]
+    seed: Annotated[int, Field(ge=0)]
+    report: dict[str, Any]
+
+
 class ScorerFacts(_Part):
     """A fitted scorer by its recipe; what it learnt is not part of a snapshot."""
 
@@ -60,13 +72,14 @@ class ScorerFacts(_Part):
 class Manifest(_Part):
     """manifest.json."""
 
-    format: Literal[1]
+    format: Literal[1, 2]  # 2: with a projection
     oddity: str
     collection: Name
     created_at: Moment
     settings: CollectionSettings
     bank_note: dict[str, Any] | None
     embedding: EmbeddingFacts
+    projection: ProjectionFacts | None = None
     runtimes: Annotated[list[dict[str, Any]], Field(max_length=10_000)]
     revision: int
     images: Annotated[int, Field(ge=0, le=IMAGES_MAX)]

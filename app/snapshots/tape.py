@@ -25,6 +25,7 @@ from typing import IO, Any
 from app.errors import Invalid
 
 FORMAT = 1
+FORMAT_PROJECTED = 2  # with a projection, which earlier versions of the service cannot use
 MANIFEST = "manifest.json"
 MANIFEST_LIMIT_BYTES = 2**20
 BLOCK = tarfile.BLOCKSIZE

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-METHODS = ("contrast", "spread")
+METHODS = ("contrast", "spread", "turned")
 PACKAGE = "outside_methods"
 
 

@@ -9,30 +9,41 @@ branch_labels = None
 depends_on = None
 
 BIG_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-COLLECTION_COLUMNS = (
-    sa.Column("previous_embedding_id", sa.BigInteger(), nullable=True),
-    sa.Column("embedding_sequence", sa.BigInteger(), server_default="0", nullable=False),
-)
+COLLECTION_COLUMNS = ("previous_embedding_id", "embedding_sequence")
 EMBEDDING_COLUMNS = (
-    sa.Column("base_id", sa.BigInteger(), nullable=True),
-    sa.Column("is_complete", sa.Boolean(), server_default=sa.true(), nullable=False),
-    sa.Column("job_id", sa.String(length=36), nullable=True),
-    sa.Column("method", sa.String(length=64), nullable=True),
-    sa.Column("parameters", sa.JSON(), nullable=True),
-    sa.Column("seed", sa.BigInteger(), nullable=True),
-    sa.Column("sequence", sa.BigInteger(), nullable=True),
-    sa.Column("report", sa.JSON(), nullable=True),
-    sa.Column("state_sha256", sa.String(length=64), nullable=True),
-    sa.Column("activated_at", sa.DateTime(), nullable=True),
+    "base_id",
+    "is_complete",
+    "job_id",
+    "method",
+    "parameters",
+    "seed",
+    "sequence",
+    "report",
+    "state_sha256",
+    "activated_at",
 )
 
 
 def upgrade() -> None:
     """Add the columns and the table."""
-    for column in COLLECTION_COLUMNS:
-        op.add_column("collections", column.copy())
-    for column in EMBEDDING_COLUMNS:
-        op.add_column("embeddings", column.copy())
+    for column in (
+        sa.Column("previous_embedding_id", sa.BigInteger(), nullable=True),
+        sa.Column("embedding_sequence", sa.BigInteger(), server_default="0", nullable=False),
+    ):
+        op.add_column("collections", column)
+    for column in (
+        sa.Column("base_id", sa.BigInteger(), nullable=True),
+        sa.Column("is_complete", sa.Boolean(), server_default=sa.true(), nullable=False),
+        sa.Column("job_id", sa.String(length=36), nullable=True),
+        sa.Column("method", sa.String(length=64), nullable=True),
+        sa.Column("parameters", sa.JSON(), nullable=True),
+        sa.Column("seed", sa.BigInteger(), nullable=True),
+        sa.Column("sequence", sa.BigInteger(), nullable=True),
+        sa.Column("report", sa.JSON(), nullable=True),
+        sa.Column("state_sha256", sa.String(length=64), nullable=True),
+        sa.Column("activated_at", sa.DateTime(), nullable=True),
+    ):
+        op.add_column("embeddings", column)
     op.create_table(
         "embedding_parts",
         sa.Column("embedding_id", BIG_ID, nullable=False),
@@ -50,6 +61,6 @@ def downgrade() -> None:
     op.execute(f"UPDATE collections SET embedding_id = {base} WHERE {base} IS NOT NULL")  # noqa: S608
     op.execute("DELETE FROM embeddings WHERE base_id IS NOT NULL")
     for column in EMBEDDING_COLUMNS:
-        op.drop_column("embeddings", column.name)
+        op.drop_column("embeddings", column)
     for column in COLLECTION_COLUMNS:
-        op.drop_column("collections", column.name)
+        op.drop_column("collections", column)

@@ -132,7 +132,7 @@ class Embedders:
 
         Raises FingerprintMismatch, WeightsMissing, WeightsDamaged: as `stored`.
         """
-        self.stored(state.embedding, state.fingerprint)  # the same weights
+        self.stored(state.embedding, state.base_fingerprint)  # the same weights
         choice = replace(self._choice, engine="torch", precision="float32")
         engine = self._get(self.specification(state.embedding), choice).embedder.engine
         assert isinstance(engine, TorchEngine)

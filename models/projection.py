@@ -39,6 +39,14 @@ class Head:
         found: NDArray[np.float64] = rows @ self.weight.astype(np.float64).T + self.bias
         return found
 
+    def _pulled_back(self, rows: NDArray[np.float64], slopes: NDArray[np.float64]) -> NDArray[np.float64]:
+        found: NDArray[np.float64] = slopes @ self.weight.astype(np.float64)
+        if self.trunk is not None:
+            into, shift, back = (part.astype(np.float64) for part in self.trunk)
+            is_on = rows @ into.T + shift > 0
+            found = found + ((found @ back) * is_on) @ into
+        return found
+
 
 class Projection:
     """Unit rows of one or more heads side by side, at unit length again; nothing about it ever changes."""
@@ -70,6 +78,24 @@ class Projection:
             parts = [_unit(head._apply(block)) for head in self.heads]
             found[start : start + ROWS_AT_ONCE] = _unit(np.concatenate(parts, axis=1))
         return found
+
+    def pulled_back(self, vectors: NDArray[np.float32], slopes: NDArray[np.floating]) -> NDArray[np.float64]:
+        """How something changes with the network's vectors, from how it changes with the projected ones.
+
+        Shapes: vectors (B, D), slopes (B, E) -> (B, D)
+        """
+        given = vectors.astype(np.float64)
+        rows = _unit(given)
+        outs = [head._apply(rows) for head in self.heads]
+        # All parts have length one or zero, so that the last division is by a constant.
+        sides = np.concatenate([_unit(out) for out in outs], axis=1)
+        lengths = np.sqrt(np.square(sides).sum(axis=1, keepdims=True))
+        told = slopes.astype(np.float64) / np.where(lengths > 0, lengths, 1.0)
+        found = np.zeros_like(rows)
+        starts = np.cumsum([0, *(len(head.weight) for head in self.heads)])
+        for head, out, start in zip(self.heads, outs, starts, strict=False):
+            found += head._pulled_back(rows, _unit_pulled_back(out, told[:, start : start + len(head.weight)]))
+        return _unit_pulled_back(given, found)
 
     def fingerprint(self, base: str) -> str:
         """SHA-256 in hex of the new embedding: this projection behind the embedding with fingerprint `base`."""
@@ -115,6 +141,15 @@ class Projection:
 def _unit(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     lengths = np.sqrt(np.square(rows).sum(axis=1, keepdims=True))
     found: NDArray[np.float64] = rows / np.where(lengths > 1e-30, lengths, 1.0)
+    return found
+
+
+def _unit_pulled_back(rows: NDArray[np.float64], slopes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Slopes by rows, from slopes by the same rows at unit length."""
+    lengths = np.sqrt(np.square(rows).sum(axis=1, keepdims=True))
+    safe = np.where(lengths > 1e-30, lengths, 1.0)
+    along = (rows / safe * slopes).sum(axis=1, keepdims=True)
+    found: NDArray[np.float64] = (slopes - rows / safe * along) / safe
     return found
 
 

@@ -135,7 +135,7 @@ def _baseline(
             "ask for `blur` or `mean`.",
             "bank_too_small",
         )
-    embedder = core.embedders.stored(state.embedding, state.fingerprint).embedder
+    embedder = core.embedders.stored(state.embedding, state.base_fingerprint).embedder
     prepared = embedder.prepare(core.store.get(nearest.sha256), core.embedders.limits)
     return prepared.tensor.copy(), {"kind": "normal", "id": nearest.image_id}
 

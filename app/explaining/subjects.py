@@ -5,7 +5,7 @@ then through the scorer's own score function.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -86,7 +86,16 @@ def gradient_of(core: Core, state: CollectionState, slopes: SlopesAt) -> Gradien
 
     def gradient(pixels: Floats) -> Floats:
         check_deadline(core)
-        return pixel_gradients(engine, pixels, slopes)
+        return pixel_gradients(engine, pixels, slopes if state.projection is None else projected)
+
+    def projected(pixels: Floats, read: Read) -> Slopes:
+        """As the scorer sees them: behind the collection's projection."""
+        assert state.projection is not None
+        vectors, maps = read
+        told = slopes(pixels, (state.projection.apply(vectors), maps))
+        if told.vectors is None:
+            return told
+        return replace(told, vectors=state.projection.pulled_back(vectors, told.vectors))
 
     return gradient
 
@@ -247,7 +256,7 @@ class FittedSubject:
         )
 
     def _backbone(self) -> EmbedderBackbone:
-        return EmbedderBackbone(self._embedder)
+        return EmbedderBackbone(self._embedder, self._state.projection)
 
 
 def fit_behind(subject: Subject) -> LoadedFit | None:
@@ -277,7 +286,7 @@ def _own(images: Vectors, row: int) -> int:
 def _embedded(core: Core, state: CollectionState, pixels: Floats) -> Floats:
     check_deadline(core)
     embedder = core.embedders.of(state)
-    return core.embedders.embed(embedder, embedder.embedder.as_prepared(pixels))
+    return embedder.projected(core.embedders.embed(embedder.network, embedder.embedder.as_prepared(pixels)))
 
 
 def _no_probabilities(scorer: str) -> Invalid:

@@ -142,6 +142,16 @@ def test_every_score_and_class_goes_over_and_comes_back(served: TestClient, made
     assert told(answers()) == told(during)
 
 
+def test_maps_explain_the_projected_score(served: TestClient, made: str) -> None:
+    activate(served, made, learn(served, made)["version"])
+    score = asked(served, made, [QUERY])["results"][0]["score"]
+    for method in ("gradient", "occlusion"):
+        files = [("files", ("q.png", QUERY))]
+        answer = served.post(f"/v1/collections/{made}/explain", files=files, params={"method": method})
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["results"][0]["map"]["value"] == pytest.approx(score, abs=1e-5)
+
+
 def test_writes_serve_every_version_from_its_first_moment_on(
     served: TestClient, made: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

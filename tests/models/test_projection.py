@@ -50,6 +50,17 @@ def test_mates_and_length_change_nothing():
     assert projection.apply(np.zeros((0, 5), np.float32)).shape == (0, 6)
 
 
+def test_slopes_are_pulled_back_as_finite_differences_say():
+    projection = Projection([head(1), head(2, width=4, hidden=6)])
+    random = np.random.default_rng(3)
+    slopes, ways = random.normal(size=(6, 7)), random.normal(size=(6, 5)).astype(np.float32)
+    step = 1e-2  # what is left of it is rounded to float32
+    ahead, behind = (projection.apply(rows(6) + sign * step * ways).astype(np.float64) for sign in (1, -1))
+    differences = ((ahead - behind) * slopes).sum(axis=1) / (2 * step)
+    found = (projection.pulled_back(rows(6), slopes) * ways).sum(axis=1)
+    assert found == pytest.approx(differences, rel=2e-2, abs=2e-3)
+
+
 def test_the_fingerprint_is_of_base_and_matrices():
     one, same, other = Projection([head(1)]), Projection([head(1)]), Projection([head(2)])
     assert one.fingerprint("a" * 64) == same.fingerprint("a" * 64)

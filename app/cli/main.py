@@ -31,6 +31,7 @@ COMMANDS = {
     "classes": "Make, list and delete classes that are known from a few images.",
     "groups": "Register normal sets of images, and score a set as one.",
     "fit": "Fit a method to a collection.",
+    "embeddings": "Learn versions of a collection's embedding, compare them, go over to one and back.",
     "scorers": "List the methods, or the scorers of a collection.",
     "feedback": "Say what was wrong or right about a verdict; take it back.",
     "duplicates": "Find images that are there more than once.",

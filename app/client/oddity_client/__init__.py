@@ -11,6 +11,7 @@ with Client("http://127.0.0.1:8000") as oddity:
 """
 
 from oddity_client.answers import (
+    ActiveEmbedding,
     AddedImage,
     AddedImages,
     Answer,
@@ -24,6 +25,7 @@ from oddity_client.answers import (
     Compression,
     DeletedImages,
     DuplicateSet,
+    EmbeddingVersion,
     Explained,
     Explanations,
     Feedback,
@@ -67,6 +69,7 @@ from oddity_client.retries import Retries
 from oddity_client.uploads import NewImage
 
 __all__ = [
+    "ActiveEmbedding",
     "AddedImage",
     "AddedImages",
     "Answer",
@@ -86,6 +89,7 @@ __all__ = [
     "Conflict",
     "DeletedImages",
     "DuplicateSet",
+    "EmbeddingVersion",
     "Explained",
     "Explanations",
     "Feedback",

@@ -59,6 +59,7 @@ class CollectionRecord(Answer):
     description: str
     fingerprint: str
     embedding: dict[str, Any]
+    embedding_version: int
     weights_label: str
     width: int
     images: int
@@ -412,6 +413,40 @@ class Scorer(Answer):
     job: str | None = None
     problem: Problem | None = None
     fit: Fit | None = None
+
+
+class EmbeddingVersion(Answer):
+    """A version of a collection's embedding, with its figures beside the network's own vectors."""
+
+    version: int
+    state: str
+    previous: bool
+    fingerprint: str
+    embedding: dict[str, Any]
+    width: int
+    base: int | None
+    method: str | None
+    params: dict[str, Any] | None
+    seed: int | None
+    job: str | None
+    revision: int | None
+    images: int
+    before: dict[str, float] | None
+    after: dict[str, float] | None
+    better: bool | None
+    details: dict[str, Any] | None
+    created_at: datetime
+    activated_at: datetime | None
+
+
+class ActiveEmbedding(Answer):
+    """Which version a collection answers by, and what that leaves behind."""
+
+    active: int
+    previous: int | None
+    fingerprint: str
+    sequence: int
+    stale_scorers: list[str]
 
 
 # Feedback, upkeep, jobs, snapshots

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from oddity_client.answers import (
+    ActiveEmbedding,
     CleanedImage,
     Cleaning,
     Compression,
     DuplicateSet,
+    EmbeddingVersion,
     Feedback,
     ImportProblem,
     IndexRecord,
@@ -70,6 +72,48 @@ class UpkeepOperations:
     def delete_scorer(self, scorer: str) -> Call[None]:
         """Delete a fitted scorer."""
         return Call("DELETE", self._place("scorers", scorer), nothing)
+
+    # Versions of the embedding
+
+    @operation
+    def learn_embedding(
+        self,
+        method: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        activate: bool = False,
+        key: str | None = None,
+    ) -> Call[Job]:
+        """Learn a version of the embedding from labelled images, and fill it (job); `activate` it if it is better."""
+        body = {"method": method, "params": dict(params or {}), "seed": seed, "activate": activate}
+        return Call("POST", self._place("embeddings"), reading(Job), json=body, key=key or new_key())
+
+    @operation
+    def embeddings(self) -> Call[list[EmbeddingVersion]]:
+        """Every version of the embedding, oldest first."""
+        return Call("GET", self._place("embeddings"), listed(EmbeddingVersion, "embeddings"))
+
+    @operation
+    def embedding(self, version: int) -> Call[EmbeddingVersion]:
+        """One version of the embedding."""
+        return Call("GET", self._place("embeddings", str(version)), reading(EmbeddingVersion))
+
+    @operation
+    def activate_embedding(self, version: int, *, force: bool = False, key: str | None = None) -> Call[ActiveEmbedding]:
+        """Have the collection answer by this version; with `force` also where it is not better."""
+        place = self._place("embeddings", str(version), "activate")
+        return Call("POST", place, reading(ActiveEmbedding), query={"force": force}, key=key or new_key())
+
+    @operation
+    def roll_back_embedding(self, *, key: str | None = None) -> Call[ActiveEmbedding]:
+        """Have the collection answer by the version that was active before."""
+        return Call("POST", self._place("embeddings", "rollback"), reading(ActiveEmbedding), key=key or new_key())
+
+    @operation
+    def delete_embedding(self, version: int) -> Call[None]:
+        """Delete a version that is not active."""
+        return Call("DELETE", self._place("embeddings", str(version)), nothing)
 
     # Imports and duplicates
 

@@ -30,6 +30,7 @@ from benchmarks.filters import run as measure_filters
 from benchmarks.folders import cases, read_layout
 from benchmarks.heat_maps import HeatMapsPlan, heat_maps_text, measure_heat_maps
 from benchmarks.job_pressure import PressurePlan, measure_pressure, pressure_text
+from benchmarks.learned_embeddings import LearnedPlan, learned_text, measure_learned
 from benchmarks.made_folders import write_digits, write_textures
 from benchmarks.methods import MethodsPlan, measure_methods, methods_text, setting_sentence, write_cards
 from benchmarks.overload import OverloadPlan, measure_overload, overload_text
@@ -220,6 +221,54 @@ def few_shot(
             say=partial(_describe, progress, bar),
         )
     _write(found, out, f"few_shot-{folder.name}", few_shot_text(found), as_json)
+
+
+@cli.command()
+def embeddings(
+    folder: FolderArgument,
+    weights: WeightsOption = None,
+    backbone: BackboneOption = None,
+    image_size: SizeOption = None,
+    loss: Annotated[list[str] | None, typer.Option(help="Loss; repeat it [default: contrastive, triplet].")] = None,
+    trials: Annotated[int, typer.Option(min=1, max=200, help="Settings tried for each loss.")] = LearnedPlan().trials,
+    folds: Annotated[int, typer.Option(min=2, max=10, help="Parts of the classes to choose by.")] = LearnedPlan().folds,
+    seeds: Annotated[int, typer.Option(min=1, max=20, help="Trainings behind the interval.")] = LearnedPlan().seeds,
+    width: Annotated[int, typer.Option(min=16, max=1024, help="Dimensions of each fold.")] = LearnedPlan().width,
+    epochs: Annotated[int, typer.Option(min=1, max=500, help="Passes of a training.")] = LearnedPlan().epochs,
+    limit: LimitOption = None,
+    seed: SeedOption = SEED,
+    out: OutOption = Path(".bench"),
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure learned embeddings on DIR/<class>: P@1, R-precision and MAP@R before and after, on classes kept apart.
+
+    Every method and loss gets the same budget. Writes embeddings-DIR.json and embeddings-DIR.md.
+    """
+    plan = LearnedPlan(
+        losses=tuple(loss or LearnedPlan().losses),
+        trials=trials,
+        folds=folds,
+        seeds=seeds,
+        width=width,
+        epochs=epochs,
+        limit=limit,
+        seed=seed,
+    )
+    settings = folder_settings(data)
+    specification = _specification(settings, weights, backbone, image_size)
+    with _sentences(), _opened(settings) as embedders, images_progress() as progress:
+        bar = progress.add_task(f"Embedding {folder.name}", total=sum(map(len, class_files(folder, limit).values())))
+        found = measure_learned(
+            folder,
+            embedders,
+            specification,
+            plan,
+            out / "vectors",
+            advance=lambda count: progress.advance(bar, count),
+            say=partial(_describe, progress, bar),
+        )
+    _write(found, out, f"embeddings-{folder.name}", learned_text(found), as_json)
 
 
 @cli.command()

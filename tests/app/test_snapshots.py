@@ -489,7 +489,7 @@ def a_further_member(manifest: dict[str, Any], contents: dict[str, bytes]) -> No
 
 
 def another_format(manifest: dict[str, Any], contents: dict[str, bytes]) -> None:
-    manifest["format"] = 2
+    manifest["format"] = 3
 
 
 def settings_out_of_range(manifest: dict[str, Any], contents: dict[str, bytes]) -> None:

@@ -23,6 +23,7 @@ from app.errors import Busy, NotFound
 from app.indexing.files import IndexFiles
 from app.observe import stage
 from app.replay import catch_up, expected_bytes, load, must_reload
+from models.errors import StateDamaged
 
 __all__ = ["CollectionState", "CompressedBank", "GroupEntry", "ImageEntry", "Shelf", "image_key"]
 
@@ -185,7 +186,7 @@ class Shelf:
             log.info("`%s` is served from a state as of change %s", fresh.name, fresh.sequence)
         except NotFound:
             pass  # deleted meanwhile; whoever asks next is told
-        except DBAPIError:
+        except (DBAPIError, StateDamaged):
             log.warning("`%s` could not be renewed; it is tried again", state.name, exc_info=True)
             self._closing.wait(RENEW_AGAIN_S)
         finally:

@@ -146,15 +146,18 @@ def _fill(core: Core, context: JobContext, version: int) -> None:
 
 
 def _conclude(core: Core, context: JobContext, version: int) -> dict[str, Any]:
-    with core.database.write() as session:
-        collection = _locked(session, context)
+    with core.database.read() as session:  # once more as a whole, without holding up writers: they serve it already
         row = _require(session, version)
-        assert row.base_id is not None and row.report is not None
+        assert row.base_id is not None
         if not repository.is_complete(session, row.base_id, row.id):
             raise Conflict(
                 f"Version {version} must hold a vector of every image; some came without. Learn it again.",
                 "embedding_incomplete",
             )
+    with core.database.write() as session:
+        collection = _locked(session, context)
+        row = _require(session, version)
+        assert row.report is not None
         row.is_complete = True
         is_wanted = bool(context.parameters["activate"] and row.report["better"])
         if is_wanted:

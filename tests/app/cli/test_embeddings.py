@@ -19,7 +19,7 @@ def test_a_version_is_learnt_gone_over_to_and_back(oddity: Oddity, tmp_path: Pat
         for number in range(3):
             (folder / f"{number}.png").write_bytes(part(ord(label) * 100 + number))
     assert oddity("ingest", tmp_path / "parts", "-c", "c", "--label-from-folder", "--data", data).code == 0
-    ran = oddity("embeddings", "learn", "c", "turned", "-p", "width=8", "-p", "better=no", "--wait", "--data", data)
+    ran = oddity("embeddings", "learn", "c", "turned", "-p", "width=8", "-p", "better=no", "--data", data)
     assert ran.code == 0 and "is not better than the network's own vectors, and ready" in ran.err, ran.err
     base, made = json.loads(oddity("embeddings", "list", "c", "--data", data, "--json").out)
     assert (base["state"], made["state"], made["width"], made["params"]["width"]) == ("active", "ready", 8, 8)

@@ -7,6 +7,7 @@ missed or given the vector of other bytes. A job that is taken up again goes on 
 
 import hashlib
 import shutil
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any
@@ -24,6 +25,7 @@ from app.jobs.context import Cancelled, JobContext, LeaseLost
 from app.projections import add_parts, as_bytes, base_of
 from app.scorers.fitting import scratch_folder
 from app.scorers.material import Material, Reader, Split, read_material, reference_of
+from app.vector_checksums import damaged, is_intact
 from models.catalog import installed
 from models.contract import EmbeddingReport, ProjectionGiver
 from models.errors import FitRefused
@@ -128,6 +130,7 @@ def _fill(core: Core, context: JobContext, version: int) -> None:
             page = repository.missing(session, row.base_id, row.id, after, PAGE_ROWS)
             if not page:
                 return
+            _check_intact(page, session.get_one(EmbeddingRow, row.base_id).width)
             base = np.frombuffer(b"".join(one.vector for one in page), "<f4").reshape(len(page), -1)
             vectors = core.projections.get(session, row.id).apply(base)
             repository.add_vectors(
@@ -143,6 +146,13 @@ def _fill(core: Core, context: JobContext, version: int) -> None:
                 ],
             )
         after, done = page[-1].image_pk, done + len(page)
+
+
+def _check_intact(page: Sequence[Any], width: int) -> None:
+    """Raise BytesDamaged: what is projected from a damaged vector would look sound."""
+    for one in page:
+        if not is_intact(one.image_pk, one.vector, one.checksum, width):
+            raise damaged(one.image_id)
 
 
 def _conclude(core: Core, context: JobContext, version: int) -> dict[str, Any]:

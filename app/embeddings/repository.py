@@ -60,9 +60,10 @@ _BASE = VectorRow.__table__.alias("of_base")
 
 
 def missing(session: Session, base_id: int, embedding_id: int, after: int, limit: int) -> Sequence[Any]:
-    """Key, runtime and base vector of images that have no vector under this version yet, in order of arrival."""
+    """Key, id, runtime and base vector, with its checksum, of images that have none under this version, in order."""
     statement = (
-        select(_BASE.c.image_pk, _BASE.c.runtime_id, _BASE.c.vector)
+        select(_BASE.c.image_pk, ImageRow.image_id, _BASE.c.runtime_id, _BASE.c.vector, _BASE.c.checksum)
+        .join(ImageRow, ImageRow.id == _BASE.c.image_pk)
         .where(_without(base_id, embedding_id), _BASE.c.image_pk > after)
         .order_by(_BASE.c.image_pk)
         .limit(limit)

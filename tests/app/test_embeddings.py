@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from starlette.testclient import TestClient
 
 from app.db.tables import EmbeddingPartRow, EmbeddingRow, ImageRow, VectorRow
@@ -342,6 +342,27 @@ def test_cancelling_leaves_no_version(served: TestClient, made: str, monkeypatch
     job = served.post(path, json={"method": "turned"}, params={"wait": 60}).json()
     assert job["state"] == "cancelled", job
     assert len(served.get(path).json()["embeddings"]) == 1
+
+
+def test_a_damaged_vector_is_never_projected(served: TestClient, made: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill, base = learning._fill, active(served, made)
+
+    def damaged(core: Any, context: Any, version: int) -> None:
+        with core.database.write() as session:
+            pk = session.scalars(
+                select(ImageRow.id).where(ImageRow.image_id == "n5").order_by(ImageRow.id.desc())
+            ).first()
+            session.execute(
+                update(VectorRow)
+                .where(VectorRow.image_pk == pk, VectorRow.embedding_id == base)
+                .values(vector=bytes(2048))
+            )
+        fill(core, context, version)
+
+    monkeypatch.setattr(learning, "_fill", damaged)
+    body = {"method": "turned"}
+    job = served.post(f"/v1/collections/{made}/embeddings", json=body, params={"wait": 60}).json()
+    assert (job["state"], job["problem"]["code"]) == ("failed", "vector_damaged") and "`n5`" in job["problem"]["detail"]
 
 
 def test_a_job_taken_up_again_goes_on_with_what_it_learnt(

@@ -306,7 +306,9 @@ def _bits(chosen: NDArray[np.int64], n: int) -> NDArray[np.uint8]:
 def _measure_one(
     rows: Rows, asked: NDArray[np.float32], number: int, listed: NDArray[np.int64], found: Neighbours
 ) -> None:
-    """Fills in the nearest of the places listed for one query."""
+    """Fills in the nearest of the places listed for one query, which may be none."""
+    if not len(listed):
+        return
     distances = rows.measured(asked[number : number + 1], listed[None])[0]
     ids = rows.ids_by_place[listed]
     order = np.lexsort((ids, distances))[: found.ids.shape[1]]

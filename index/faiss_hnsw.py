@@ -26,6 +26,7 @@ SAMPLE_ROWS = 5000
 # The bytes span so many times the deviation from the centre that all but one number in ten thousand keep to. Rows are
 # rarely cut off at the ends; the room beyond is for queries, which may be stranger than any row.
 SPAN = 1.5
+FAR = 0.05  # of a query's distance from the centre: where more is cut off, bytes do not tell which row is near it
 KEPT_SHARE = 0.9999
 
 
@@ -100,7 +101,7 @@ class Graph:
     def search(
         self, queries: NDArray[np.float32], effort: Effort, chosen: NDArray[np.uint8] | None
     ) -> NDArray[np.int64]:
-        """Nodes (Q, listed), roughly nearest first."""
+        """Nodes (Q, listed), roughly nearest first; none for a query that is far outside of what bytes can tell."""
         prepare(self._width, threads_set())
         breadth = max(effort.breadth, effort.listed)
         if chosen is None:
@@ -113,7 +114,20 @@ class Graph:
         rough = np.empty(nodes.shape, dtype=np.float32)
         pointers = [faiss.swig_ptr(array) for array in (coded, rough, nodes)]
         self._graph.search_c(len(coded), pointers[0], effort.listed, pointers[1], pointers[2], asked)  # type: ignore[attr-defined]
+        far = self._far(queries, coded)
+        if far is not None:
+            nodes[far] = -1
         return nodes
+
+    def _far(self, queries: NDArray[np.float32], coded: NDArray[np.float32]) -> NDArray[np.bool_] | None:
+        """Which of the queries their bytes misrepresent; None where no byte is at an end of its range."""
+        if coded.min() > 0.0 and coded.max() < 255.0:
+            return None
+        from_centre = queries.astype(np.float64) - self._centre
+        cut_off = from_centre - (coded - 128.0) * self._unit
+        lengths = [np.sqrt(np.add.reduce(one * one, axis=1)) for one in (cut_off, from_centre)]
+        far: NDArray[np.bool_] = lengths[0] > FAR * lengths[1] + np.sqrt(self._width) * self._unit  # beyond rounding
+        return far
 
     def efforts(self) -> Iterator[list[Effort]]:
         """Of each breadth, those that list no more than it."""

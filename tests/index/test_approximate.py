@@ -186,3 +186,21 @@ def test_a_width_that_is_no_multiple_of_four():
         one.add(np.arange(2000), vectors)
     assert index.adopt(built(index, "ivf"))
     assert recall(exact, index, vectors[:200] + 0.01) >= 0.98
+
+
+@pytest.mark.parametrize("times", [4.0, 1e6])
+def test_queries_far_outside_of_all_rows_are_answered_exactly(times):
+    """Bytes end where the rows do: of a query beyond, they would tell the direction alone, and wrongly."""
+    random = np.random.default_rng(3)
+    centres = random.normal(size=(20, 32))
+    rows = (centres[random.integers(0, 20, 1500)] + 0.3 * random.normal(size=(1500, 32))).astype(np.float32)
+    index = make_index("auto", width=32, metric=Metric.L2)
+    index.add(np.arange(1500), rows)
+    index.adopt(index.build(Plan("hnsw", "a test"), seed=0))
+    assert index.structure == "hnsw"
+    queries = (times * random.normal(size=(40, 32)) + 10 * times).astype(np.float32)
+    for asked in (queries, queries[:1]):
+        found, true = index.search(asked, 10), index.search(asked, 10, exact=True)
+        assert np.array_equal(found.ids, true.ids)
+    near = index._part._candidates.search(rows[:50], Effort(24, 24), None)
+    assert (near >= 0).all(), "those among the rows are not"

@@ -61,7 +61,14 @@ def list_feedback(
     table = Table("feedback", "kind", "image", "note", "given", "undone", title=f"Feedback on {collection}")
     for one in found:
         undone = "" if one.undone_at is None else f"{one.undone_at:%Y-%m-%d %H:%M}"
-        table.add_row(one.id, one.kind, one.image, one.note or "", f"{one.created_at:%Y-%m-%d %H:%M}", undone)
+        table.add_row(
+            one.id,
+            one.kind,
+            one.image or f"{one.left}, {one.right}",
+            one.note or "",
+            f"{one.created_at:%Y-%m-%d %H:%M}",
+            undone,
+        )
     results().print(table)
 
 

@@ -453,18 +453,48 @@ class ActiveEmbedding(Answer):
 
 
 class Feedback(Answer):
-    """What a person said of a verdict, and what that changed."""
+    """What a person said: of a verdict, and what that changed; or of two images (`pair`); or of one (`rating`)."""
 
     id: str
     kind: str
-    image: str
-    changed: dict[str, Any]
     note: str | None
     created_at: datetime
     undone_at: datetime | None
+    image: str | None = None
+    sha256: str | None = None
+    changed: dict[str, Any] = {}
+    left: str | None = None
+    right: str | None = None
+    answer: str | None = None
+    value: float | None = None
+    rater: str | None = None
     sequence: int | None = None
     scorers: dict[str, str] = {}
     calibration: dict[str, Any] = {}
+
+
+class NextPairs(Answer):
+    """Pairs of images to compare next, and what chose them."""
+
+    scorer: str | None
+    chosen_by: str
+    fit: dict[str, Any] | None
+    answers: dict[str, Any]
+    candidates: int
+    pairs: list[dict[str, Any]]
+
+
+class Drift(Answer):
+    """Whether the images that are sent to be scored are still like the normal ones."""
+
+    collection: str
+    scorer: str
+    n: int
+    n_needed: int
+    enough: bool
+    drifted: bool | None
+    direction: str | None
+    p_value: float | None
 
 
 class Progress(Answer):

@@ -9,12 +9,14 @@ from oddity_client.answers import (
     CleanedImage,
     Cleaning,
     Compression,
+    Drift,
     DuplicateSet,
     EmbeddingVersion,
     Feedback,
     ImportProblem,
     IndexRecord,
     Job,
+    NextPairs,
     Role,
     Scorer,
     Snapshot,
@@ -202,6 +204,19 @@ class UpkeepOperations:
     def undo_feedback(self, feedback: str) -> Call[Feedback]:
         """Take a feedback back."""
         return Call("DELETE", self._place("feedback", feedback), reading(Feedback))
+
+    @operation
+    def next_pairs(
+        self, *, scorer: str | None = None, rater: str | None = None, n: int | None = None
+    ) -> Call[NextPairs]:
+        """Which images to compare next; `give_feedback("pair", left=…, right=…, answer=…)` answers."""
+        query = {"scorer": scorer, "rater": rater, "n": n}
+        return Call("GET", self._place("feedback", "next-pair"), reading(NextPairs), query=query)
+
+    @operation
+    def drift(self, *, scorer: str | None = None, hours: int | None = None) -> Call[Drift]:
+        """Whether the images that are sent to be scored are still like the normal ones."""
+        return Call("GET", self._place("drift"), reading(Drift), query={"scorer": scorer, "hours": hours})
 
     # Upkeep
 

@@ -226,6 +226,12 @@ def test_feedback_and_scorers(oddity: Client) -> None:
     assert [one.image for one in place.feedback(page=1)] == ["n3", "odd"]
     assert place.get_feedback(told.id).note == "scratch"
     assert place.undo_feedback(told.id).undone_at is not None
+    pair = place.give_feedback("pair", left="n1", right="n2", answer="left", rater="anna")
+    assert (pair.left, pair.right, pair.answer, pair.image) == ("n1", "n2", "left", None)
+    assert [one.kind for one in place.feedback()] == ["pair", "false_alarm", "missed"]
+    asked = place.next_pairs(n=2)
+    assert len(asked.pairs) == 2 and {"left", "right"} <= set(asked.pairs[0])
+    assert place.drift().drifted is None
     ids = {one.id for one in oddity.methods()}
     live = next(one for one in oddity.methods() if one.live)
     assert oddity.method(live.id) == live

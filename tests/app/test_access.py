@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 
 from app.access.audit import Audit
 from app.access.caller import Caller
-from app.access.keyring import Key
+from app.access.keyring import LOOK_EVERY_S, Key
 from app.access.meter import Meter
 from app.access.rules import PUBLIC
 from app.access.tokens import digest, id_of, new_id, new_token
@@ -214,6 +214,17 @@ def test_revoking_ends_a_key_for_good(guarded: TestClient, admin: TestClient) ->
     assert admin.delete(f"/v1/keys/{made['id']}").status_code == 200
     problem_of(admin.post(f"/v1/keys/{made['id']}/rotate"), 409, "key_revoked")
     problem_of(admin.delete("/v1/keys/none"), 404, "key_unknown")
+
+
+def test_every_process_knows_within_a_second(serve: Serve) -> None:
+    with serve(access="keys", jobs="off") as one, serve(access="keys", jobs="off") as two:
+        admin = holder(one, "admin", "admin")
+        made = admin.post("/v1/keys", json={"name": "reader", "scopes": ["read"]}).json()
+        reader = bearer(made["token"])
+        assert two.get("/v1/collections", headers=reader).status_code == 200  # at once: it is looked for
+        assert admin.delete("/v1/keys/reader").status_code == 200
+        time.sleep(LOOK_EVERY_S)
+        problem_of(two.get("/v1/collections", headers=reader), 401, "key_refused")
 
 
 def test_a_key_of_a_setting_needs_no_record(serve: Serve) -> None:

@@ -576,6 +576,7 @@ class IndexRecord(Answer):
     parts: dict[str, Any]
     bytes: int
     file: dict[str, Any] | None
+    damaged: Any = None  # stored vectors that are no longer what was written, where any are known
 
 
 class DuplicateImage(Answer):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import delete
+from sqlalchemy import delete, func
 from sqlalchemy.orm import Session
 
 from app.access.caller import current
@@ -103,7 +103,9 @@ class Idempotency:
 
     def forget(self, session: Session, scope_start: str) -> None:
         """Forget the answers below a path that is deleted: under a new thing of that name they would be lies."""
-        session.execute(delete(IdempotencyRow).where(IdempotencyRow.scope.startswith(scope_start, autoescape=True)))
+        # Not LIKE: for SQLite `c` and `C` are alike there.
+        begins = func.substr(IdempotencyRow.scope, 1, len(scope_start)) == scope_start
+        session.execute(delete(IdempotencyRow).where(begins))
 
     def _answered(self, request: Request) -> Answer | None:
         with self._database.read() as session:

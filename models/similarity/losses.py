@@ -9,8 +9,9 @@ from enum import StrEnum
 from typing import Any
 
 import torch
-from pytorch_metric_learning import losses, miners
 from torch import Tensor
+
+from models.similarity.library import losses, miners
 
 BatchLoss = Callable[[Tensor, Tensor], Tensor]
 """Embeddings (b, E) and classes (b,) to the batch's loss; unit length is made inside."""

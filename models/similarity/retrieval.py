@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from torch import Tensor
 
 from index.distances import unit_rows
+from models.similarity.library import AccuracyCalculator
 
 IMAGES_MAX = 4000
 """More are not compared with one another: the first rows of each class stand for it."""

@@ -21,6 +21,7 @@ def on_files(files: Files, config: Any) -> Files:
     files.append(File.generated(config, "rest.md", content=rest_page(document)))
     for name, path in ((one.parent.name, one) for one in sorted(METHODS.glob("*/README.md"))):
         text = re.sub(r"\]\(\.\./(\w+)/README\.md", r"](\1.md", path.read_text(encoding="utf-8"))
+        text = text.replace("](../../../docs/", "](../")
         files.append(File.generated(config, f"methods/{name}.md", content=text))
     return files
 

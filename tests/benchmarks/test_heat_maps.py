@@ -17,13 +17,15 @@ from benchmarks.masked_folders import read_mask, read_masked, split
 from benchmarks.pixel_metrics import pixel_roc_auc, region_overlap
 from models.backbones.embedder import EmbeddingSpec
 from models.catalog import installed
-from models.contract import Give
+from models.contract import Give, Need
 from tests.app.cli.conftest import Oddity, oddity, quick
 
 __all__ = ["oddity", "quick"]
 SPEC = EmbeddingSpec(weights="stand-in", image_size=64)
 MAPPING = next(
-    name for name in installed() if Give.HEAT_MAP in installed()[name].gives.outputs and not installed()[name].live
+    name
+    for name, found in installed().items()
+    if Give.HEAT_MAP in found.gives.outputs and found.needs.required == (Need.MAPS,) and not found.live
 )
 PLAN = HeatMapsPlan(methods=(MAPPING,), seeds=1, quick=True, side=64)
 WIDTH, HEIGHT, SPOT = 96, 72, 18

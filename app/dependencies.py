@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Header, Request
 from fastapi.routing import APIRoute
 
 from app.access.caller import Caller
@@ -10,6 +10,7 @@ from app.access.gate import CALLER, Doorkeepers
 from app.core import Core
 from app.errors import Invalid
 from app.health.checks import Checks
+from app.idempotency import Key
 from app.limits import Slots
 
 
@@ -53,6 +54,22 @@ def _doors(request: Request) -> Doorkeepers:
     return doors
 
 
+def _key(
+    request: Request,
+    idempotency_key: Annotated[
+        str | None,
+        Header(min_length=1, max_length=255, description="A repeat under the same key gets the first answer."),
+    ] = None,
+) -> Key:
+    path: str = request.scope["route"].path_format.format(**request.path_params)
+    return Key(f"{request.method} {path}", idempotency_key)
+
+
+def replayed(is_repeat: bool) -> dict[str, str]:
+    """Headers that tell a caller whether this is the answer to an earlier request under the same key."""
+    return {"Idempotent-Replayed": "true"} if is_repeat else {}
+
+
 async def refuse_unknown_parameters(request: Request) -> None:
     """Refuse a query parameter that the path does not know: a misspelt filter must not answer as if it were none.
 
@@ -74,4 +91,5 @@ ChecksDependency = Annotated[Checks, Depends(_checks)]
 RefitsDependency = Annotated[Slots, Depends(_refits)]  # for fits that requests wait for
 MappingDependency = Annotated[Slots, Depends(_mapping)]  # for maps, which score one image hundreds of times
 CallerDependency = Annotated[Caller, Depends(_caller)]  # for paths that show more than one collection
+KeyDependency = Annotated[Key, Depends(_key)]  # for writes that may be repeated
 DoorsDependency = Annotated[Doorkeepers, Depends(_doors)]

@@ -3,6 +3,7 @@
 The answer is stored in the transaction of the write itself, so it exists exactly when the write does.
 """
 
+import hashlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from pydantic_core import to_json
 from sqlalchemy import delete, func
 from sqlalchemy.orm import Session
 
@@ -36,6 +38,18 @@ class Request:
         """What the answer is kept under. The scope comes first: `forget` goes by its beginning."""
         caller = current.get().key_id
         return (self.scope if caller is None else f"{self.scope} {caller}", self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """The Idempotency-Key that came with a request, if one did, and the method and path it came to."""
+
+    scope: str
+    key: str | None
+
+    def over(self, sent: Any) -> Request | None:
+        """The write under this key, or None without one; `sent` (JSON types, models) is what a repeat must send too."""
+        return None if self.key is None else Request(self.scope, self.key, hashlib.sha256(to_json(sent)).hexdigest())
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,8 @@ class Periodic(ABC):
     """Of the thread."""
     failing: str
     """What does not happen at the moment, when a turn fails."""
+    ends_with_a_turn: bool = False
+    """Whether `stop` takes one more turn, for what must not wait for the next start of the process."""
 
     def __init__(self, every_s: float | None) -> None:
         self._every_s = every_s
@@ -46,7 +48,12 @@ class Periodic(ABC):
 
     def _work(self) -> None:
         while not self._stopping.wait(self._every_s):
-            try:
-                self.turn()
-            except (DBAPIError, OSError, ServiceError) as error:
-                log.warning("%s at the moment: %s", self.failing, type(error).__name__)
+            self._try()
+        if self.ends_with_a_turn:
+            self._try()
+
+    def _try(self) -> None:
+        try:
+            self.turn()
+        except (DBAPIError, OSError, ServiceError) as error:
+            log.warning("%s at the moment: %s", self.failing, type(error).__name__)

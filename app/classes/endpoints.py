@@ -2,21 +2,17 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from app.bodies import parse, read_body
 from app.classes import registering, service
 from app.classes.schemas import ClassifyParameters, RegisterParameters
-from app.dependencies import CoreDependency, RefitsDependency, SlotsDependency
-from app.idempotency import Request as KeyedRequest
+from app.dependencies import CoreDependency, KeyDependency, RefitsDependency, SlotsDependency, replayed
 from app.names import SEQUENCE_HEADER, After, CollectionName, Name
 from app.openapi import images_body
 
 router = APIRouter(tags=["classes"])
-IdempotencyKey = Annotated[
-    str | None, Header(min_length=1, max_length=255, description="A repeat under the same key gets the first answer.")
-]
 Label = Annotated[Name, Path(alias="label", description="Label of the class.")]
 
 EXAMPLE = {
@@ -70,19 +66,14 @@ async def put_class(
     request: Request,
     core: CoreDependency,
     slots: SlotsDependency,
-    idempotency_key: IdempotencyKey = None,
+    key: KeyDependency,
 ) -> JSONResponse:
     """Make a class from a few images, or add to it; the next classification knows."""
     body = await read_body(request, core.settings)
     parameters = parse(RegisterParameters, body.parameters)
-    keyed = (
-        KeyedRequest(f"PUT /v1/collections/{c}/classes/{label}", idempotency_key, body.digest())
-        if idempotency_key
-        else None
-    )
+    keyed = key.over(body.digest())
     answer, is_repeat = await slots.run(registering.put_class, core, c, label, body.uploads, parameters, keyed)
-    headers = {"Idempotent-Replayed": "true"} if is_repeat else None
-    return JSONResponse(answer.body, status_code=answer.status, headers=headers)
+    return JSONResponse(answer.body, status_code=answer.status, headers=replayed(is_repeat))
 
 
 @router.get("/v1/collections/{c}/classes")

@@ -1,53 +1,38 @@
 """A thread that writes counted p-values to the record, drops old ones, and keeps what /metrics tells of drift."""
 
-import logging
-import threading
 from datetime import datetime, timedelta
-
-from sqlalchemy.exc import DBAPIError
 
 from app.core import Core
 from app.drift import repository
 from app.drift.service import watched
+from app.periodic import Periodic
 
-log = logging.getLogger("oddity.drift")
 PRUNE_EVERY = timedelta(hours=1)
 LOOK_EVERY = timedelta(minutes=1)
 
 
-class DriftWatch:
+class DriftWatch(Periodic):
     """Writes every so many seconds; a record that is away is tried again, and nothing is lost meanwhile."""
 
+    name = "drift"
+    failing = "p-values are not written"
+    ends_with_a_turn = True
+
     def __init__(self, core: Core) -> None:
+        super().__init__(core.settings.drift_flush_s)
         self._core = core
-        self._every_s = core.settings.drift_flush_s
         self._kept = timedelta(hours=core.settings.drift_kept_hours)
         self._watched_max = core.settings.metrics_collections
         self._pruned_at: datetime | None = None
         self._looked_at: datetime | None = None
         self._answering: set[tuple[int, str]] = set()  # written lately, or looked at before
         self._found: dict[tuple[int, str], tuple[float, int]] = {}
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        """Begin."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="drift", daemon=True)
-            self._thread.start()
-
-    def stop(self) -> None:
-        """Write what waits, and stop."""
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
 
     def found(self) -> dict[tuple[int, str], tuple[float, int]]:
         """For collections (by id) and scorers that answer: p-value of the last day's drift, and of how many images."""
         return dict(self._found)
 
-    def step(self) -> None:
+    def turn(self) -> None:
         """Write what waits; once a minute look at whatever answers, once an hour drop what is old."""
         for key in self._core.p_values.flush(self._core.database):
             if len(self._answering) < self._watched_max:
@@ -68,12 +53,3 @@ class DriftWatch:
         found = {place: told for place in self._answering if (told := watched(self._core, *place)) is not None}
         self._answering = set(found)  # who has answered too little, or nothing for a day, is noted at the next answer
         self._found = found
-
-    def _work(self) -> None:
-        is_last = False
-        while not is_last:
-            is_last = self._stopping.wait(self._every_s)
-            try:
-                self.step()
-            except DBAPIError as error:
-                log.warning("p-values are not written at the moment: %s", type(error).__name__)

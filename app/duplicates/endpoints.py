@@ -2,10 +2,10 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Header, Query
+from fastapi import APIRouter, Body, Query
 from fastapi.responses import JSONResponse
 
-from app.dependencies import CoreDependency, SlotsDependency
+from app.dependencies import CoreDependency, KeyDependency, SlotsDependency
 from app.duplicates import service
 from app.duplicates.schemas import DuplicatesId, DuplicatesParameters, Level
 from app.jobs.schemas import Wait
@@ -13,9 +13,6 @@ from app.jobs.submission import RESPONSES, WakeDependency, answer
 from app.names import CollectionName
 
 router = APIRouter(tags=["search"])
-IdempotencyKey = Annotated[
-    str | None, Header(min_length=1, max_length=255, description="A repeat under the same key gets the first job.")
-]
 Searching = Annotated[DuplicatesParameters, Body(examples=[{"levels": ["exact_bytes", "exact_pixels", "near"]}])]
 NO_PARAMETERS = DuplicatesParameters()
 
@@ -25,13 +22,13 @@ async def find_duplicates(
     c: CollectionName,
     core: CoreDependency,
     slots: SlotsDependency,
+    key: KeyDependency,
     wake: WakeDependency,
     parameters: Searching = NO_PARAMETERS,
     wait: Wait = 0.0,
-    idempotency_key: IdempotencyKey = None,
 ) -> JSONResponse:
     """Find images that are there more than once (job): same bytes, same pixels, near copies, similar ones."""
-    submitted = await slots.run(service.submit_duplicates, core, c, parameters, idempotency_key)
+    submitted = await slots.run(service.submit_duplicates, core, c, parameters, key.over(parameters))
     return await answer(core, slots, wake, submitted, wait)
 
 

@@ -5,7 +5,6 @@ embedding and in the perceptual hash, as copies are that were packed again or re
 only. An image stands for its exact copies at the later levels, and a pair is told at the strictest level that fits.
 """
 
-import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -32,11 +31,9 @@ _BATCH = 1000
 
 
 def submit_duplicates(
-    core: Core, name: str, parameters: DuplicatesParameters, key: str | None
+    core: Core, name: str, parameters: DuplicatesParameters, keyed: Request | None
 ) -> tuple[dict[str, Any], bool]:
     """The queued job. Raises NotFound."""
-    digest = hashlib.sha256(parameters.model_dump_json().encode()).hexdigest()
-    keyed = None if key is None else Request(f"POST /v1/collections/{name}/duplicates", key, digest)
     return submit(core, "duplicates", name, parameters.model_dump(mode="json", exclude_unset=True), keyed)
 
 

@@ -3,20 +3,16 @@
 from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 
 from app.bodies import parse, read_body
-from app.dependencies import CoreDependency, SlotsDependency
+from app.dependencies import CoreDependency, KeyDependency, SlotsDependency, replayed
 from app.feedback import asking, service
 from app.feedback.schemas import QUESTIONS_MAX, FeedbackId, FeedbackParameters
-from app.idempotency import Request as KeyedRequest
 from app.names import CollectionName
 
 router = APIRouter(tags=["feedback"])
-IdempotencyKey = Annotated[
-    str | None, Header(min_length=1, max_length=255, description="A repeat under the same key gets the first answer.")
-]
 _FIELDS = {
     "kind": {"type": "string", "enum": ["false_alarm", "missed", "confirmed", "pair", "rating"]},
     "id": {"type": "string", "description": "A stored image; with a file: the id to store it under."},
@@ -63,7 +59,7 @@ async def give_feedback(
     request: Request,
     core: CoreDependency,
     slots: SlotsDependency,
-    idempotency_key: IdempotencyKey = None,
+    key: KeyDependency,
 ) -> JSONResponse:
     """Say that an alarm was false, a defect was missed or an alarm was right; the next score knows it.
 
@@ -72,11 +68,9 @@ async def give_feedback(
     """
     body = await read_body(request, core.settings)
     parameters = parse(FeedbackParameters, body.parameters)
-    keyed = KeyedRequest(f"POST {request.url.path}", idempotency_key, body.digest()) if idempotency_key else None
+    keyed = key.over(body.digest())
     answer, is_repeat = await slots.run(service.give_feedback, core, c, body.uploads, parameters, keyed)
-    headers = {"Location": f"{quote(request.url.path)}/{answer['id']}"}
-    if is_repeat:
-        headers["Idempotent-Replayed"] = "true"
+    headers = {"Location": f"{quote(request.url.path)}/{answer['id']}", **replayed(is_repeat)}
     return JSONResponse(answer, status_code=201, headers=headers)
 
 

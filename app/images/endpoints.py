@@ -2,22 +2,18 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from app.bodies import parse, read_body
-from app.dependencies import CoreDependency, SlotsDependency
+from app.dependencies import CoreDependency, KeyDependency, SlotsDependency, replayed
 from app.errors import Invalid
-from app.idempotency import Request as KeyedRequest
 from app.images import service
 from app.images.schemas import AddParameters, ChangeParameters, Role, Selection
 from app.names import SEQUENCE_HEADER, After, CollectionName, ImageId, Name
 from app.openapi import images_body
 
 router = APIRouter(tags=["images"])
-IdempotencyKey = Annotated[
-    str | None, Header(min_length=1, max_length=255, description="A repeat under the same key gets the first answer.")
-]
 ImagePath = Annotated[ImageId, Path(alias="id", description="Id of the image.")]
 FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 # Stored bytes come from strangers: browsers must neither guess at them nor run them.
@@ -41,17 +37,13 @@ async def add_images(
     request: Request,
     core: CoreDependency,
     slots: SlotsDependency,
-    idempotency_key: IdempotencyKey = None,
+    key: KeyDependency,
 ) -> JSONResponse:
     """Add images; they are durable and searchable when this answers. One bad file never loses the others."""
     body = await read_body(request, core.settings)
     parameters = parse(AddParameters, body.parameters)
-    keyed = (
-        KeyedRequest(f"POST /v1/collections/{c}/images", idempotency_key, body.digest()) if idempotency_key else None
-    )
-    answer, is_repeat = await slots.run(service.add_images, core, c, body.uploads, parameters, keyed)
-    headers = {"Idempotent-Replayed": "true"} if is_repeat else None
-    return JSONResponse(answer.body, status_code=answer.status, headers=headers)
+    answer, is_repeat = await slots.run(service.add_images, core, c, body.uploads, parameters, key.over(body.digest()))
+    return JSONResponse(answer.body, status_code=answer.status, headers=replayed(is_repeat))
 
 
 @router.get("/v1/collections/{c}/images")

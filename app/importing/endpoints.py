@@ -2,10 +2,10 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from app.dependencies import CallerDependency, CoreDependency, SlotsDependency
+from app.dependencies import CallerDependency, CoreDependency, KeyDependency, SlotsDependency
 from app.importing import service
 from app.importing.schemas import ImportId
 from app.jobs.schemas import Wait
@@ -15,9 +15,6 @@ from app.openapi import file_body
 from app.uploads import Receiver
 
 router = APIRouter(tags=["images"])
-IdempotencyKey = Annotated[
-    str | None, Header(min_length=1, max_length=255, description="A repeat under the same key gets the first job.")
-]
 KINDS = frozenset({"application/zip", "application/x-tar", "application/gzip", "application/octet-stream"})
 BODY = file_body(
     "archive",
@@ -40,10 +37,10 @@ async def import_images(
     request: Request,
     core: CoreDependency,
     slots: SlotsDependency,
+    key: KeyDependency,
     wake: WakeDependency,
     caller: CallerDependency,
     wait: Wait = 0.0,
-    idempotency_key: IdempotencyKey = None,
 ) -> JSONResponse:
     """Add the images of an archive or a folder (job): it goes past bad files, and on after an interruption."""
     receiver = Receiver(
@@ -55,7 +52,7 @@ async def import_images(
     )
     archive, given = await receiver.read(request)
     given.pop("wait", None)
-    submitted = await slots.run(service.submit_import, core, caller, c, archive, given, idempotency_key)
+    submitted = await slots.run(service.submit_import, core, caller, c, archive, given, key)
     return await answer(core, slots, wake, submitted, wait)
 
 

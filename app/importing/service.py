@@ -16,7 +16,7 @@ from app.bodies import Upload, parse
 from app.core import Core
 from app.db.tables import JobRow
 from app.errors import Busy, Conflict, Forbidden, Invalid, NotFound
-from app.idempotency import Request
+from app.idempotency import Key, Request
 from app.images.schemas import AddParameters
 from app.images.service import add_images
 from app.importing import repository
@@ -47,7 +47,7 @@ def uploads_folder(core: Core) -> Path:
 
 
 def submit_import(
-    core: Core, caller: Caller, name: str, archive: Received | None, given: dict[str, Any], key: str | None
+    core: Core, caller: Caller, name: str, archive: Received | None, given: dict[str, Any], key: Key
 ) -> tuple[dict[str, Any], bool]:
     """The queued job, and whether the same Idempotency-Key had submitted it before.
 
@@ -69,7 +69,8 @@ def submit_import(
             described["upload"] = archive.described()
         else:
             allowed_folder(str(parameters.folder), core.settings.import_folders)
-        job, is_repeat = submit(core, "import", name, described, _keyed(name, key, described))
+        told = {**described, "upload": None if archive is None else [archive.filename, archive.sha256]}
+        job, is_repeat = submit(core, "import", name, described, key.over(told))
         is_taken = not is_repeat
     finally:
         if archive is not None and not is_taken:
@@ -264,15 +265,6 @@ def _source(core: Core, parameters: ImportParameters, upload: dict[str, Any] | N
         return
     with consumed(uploads_folder(core), upload) as path:
         yield open_archive(path, limits)
-
-
-def _keyed(name: str, key: str | None, described: dict[str, Any]) -> Request | None:
-    if key is None:
-        return None
-    upload = described.get("upload", {})
-    told = {**described, "upload": {**upload, "name": None}}
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-    return Request(f"POST /v1/collections/{name}/images/import", key, digest)
 
 
 def _require(session: Session, collection_id: int, name: str, job_id: str) -> JobRow:

@@ -1,22 +1,17 @@
 """GET /v1/collections/{c}/index and POST /v1/collections/{c}/compact."""
 
-import hashlib
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
-from app.dependencies import CoreDependency, SlotsDependency
-from app.idempotency import Request as KeyedRequest
+from app.dependencies import CoreDependency, KeyDependency, SlotsDependency
 from app.indexing import service
 from app.jobs.schemas import Wait
 from app.jobs.submission import RESPONSES, WakeDependency, answer
 from app.names import CollectionName
 
 router = APIRouter(tags=["upkeep"])
-IdempotencyKey = Annotated[
-    str | None, Header(min_length=1, max_length=255, description="A repeat under the same key gets the first job.")
-]
 
 
 @router.get("/v1/collections/{c}/index")
@@ -31,15 +26,12 @@ async def show_index(c: CollectionName, core: CoreDependency, slots: SlotsDepend
 @router.post("/v1/collections/{c}/compact", status_code=202, responses=RESPONSES)
 async def compact(
     c: CollectionName,
-    request: Request,
     core: CoreDependency,
     slots: SlotsDependency,
+    key: KeyDependency,
     wake: WakeDependency,
     wait: Wait = 0.0,
-    idempotency_key: IdempotencyKey = None,
 ) -> JSONResponse:
     """Drop what is dead, give memory and disk back, and report both (job)."""
-    keyed = None
-    if idempotency_key is not None:
-        keyed = KeyedRequest(f"POST {request.url.path}", idempotency_key, hashlib.sha256(b"").hexdigest())
-    return await answer(core, slots, wake, await slots.run(service.submit_compact, core, c, keyed), wait)
+    submitted = await slots.run(service.submit_compact, core, c, key.over(None))
+    return await answer(core, slots, wake, submitted, wait)

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 from fastapi.responses import JSONResponse
 
 from app.core import Core
+from app.dependencies import replayed
 from app.errors import Busy
 from app.jobs import service
 from app.limits import Slots
@@ -41,7 +42,5 @@ async def answer(
         await asyncio.sleep(LOOK_EVERY_S)
         with suppress(Busy):  # the job is queued all the same; the next look may suit better
             job = await slots.run(service.get_job, core, job["id"])
-    headers = {"Location": f"/v1/jobs/{job['id']}"}
-    if is_repeat:
-        headers["Idempotent-Replayed"] = "true"
+    headers = {"Location": f"/v1/jobs/{job['id']}", **replayed(is_repeat)}
     return JSONResponse(job, status_code=200 if wait_s and service.has_ended(job) else 202, headers=headers)

@@ -2,10 +2,10 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse, JSONResponse
 
-from app.dependencies import CallerDependency, CoreDependency, SlotsDependency
+from app.dependencies import CallerDependency, CoreDependency, KeyDependency, SlotsDependency
 from app.jobs.schemas import Wait
 from app.jobs.submission import RESPONSES, WakeDependency, answer
 from app.names import CollectionName
@@ -16,9 +16,6 @@ from app.snapshots.schemas import SnapshotId
 from app.uploads import Receiver
 
 router = APIRouter(tags=["snapshots"])
-IdempotencyKey = Annotated[
-    str | None, Header(min_length=1, max_length=255, description="A repeat under the same key gets the first job.")
-]
 KINDS = frozenset({"application/x-tar", "application/octet-stream"})
 BODY = file_body(
     "snapshot",
@@ -33,13 +30,13 @@ async def make_snapshot(
     c: CollectionName,
     core: CoreDependency,
     slots: SlotsDependency,
+    key: KeyDependency,
     wake: WakeDependency,
     images: Annotated[bool, Query(description="Whether the images' bytes are part of it; vectors always are.")] = True,
     wait: Wait = 0.0,
-    idempotency_key: IdempotencyKey = None,
 ) -> JSONResponse:
     """Write the collection as it stands into one file (job)."""
-    submitted = await slots.run(service.submit_snapshot, core, c, images, idempotency_key)
+    submitted = await slots.run(service.submit_snapshot, core, c, images, key.over({"images": images}))
     return await answer(core, slots, wake, submitted, wait)
 
 
@@ -84,10 +81,10 @@ async def restore(
     request: Request,
     core: CoreDependency,
     slots: SlotsDependency,
+    key: KeyDependency,
     wake: WakeDependency,
     caller: CallerDependency,
     wait: Wait = 0.0,
-    idempotency_key: IdempotencyKey = None,
 ) -> JSONResponse:
     """Make a new collection from a snapshot (job): checked as a whole first, and visible only when complete."""
     receiver = Receiver(
@@ -99,5 +96,5 @@ async def restore(
     )
     file, given = await receiver.read(request)
     given.pop("wait", None)
-    submitted = await slots.run(service.submit_restore, core, caller, c, file, given, idempotency_key)
+    submitted = await slots.run(service.submit_restore, core, caller, c, file, given, key)
     return await answer(core, slots, wake, submitted, wait)

@@ -1,7 +1,5 @@
 """Submitting snapshots and restores, listing and deleting snapshots."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from app.collections.repository import find as find_collection
 from app.core import Core
 from app.db.tables import SnapshotRow
 from app.errors import Invalid, NotFound
-from app.idempotency import Request
+from app.idempotency import Key, Request
 from app.jobs.repository import uploads_wanted
 from app.jobs.runner import Handler
 from app.jobs.service import submit
@@ -29,14 +27,13 @@ from app.uploads import Received, sweep, sync_folder
 HANDLERS: Mapping[str, Handler] = {"snapshot": run_snapshot, "restore": run_restore}
 
 
-def submit_snapshot(core: Core, name: str, images: bool, key: str | None) -> tuple[dict[str, Any], bool]:
+def submit_snapshot(core: Core, name: str, images: bool, keyed: Request | None) -> tuple[dict[str, Any], bool]:
     """The queued job. Raises NotFound."""
-    parameters = {"images": images}
-    return submit(core, "snapshot", name, parameters, _keyed(f"{name}/snapshots", key, parameters))
+    return submit(core, "snapshot", name, {"images": images}, keyed)
 
 
 def submit_restore(
-    core: Core, caller: Caller, name: str, file: Received | None, given: dict[str, Any], key: str | None
+    core: Core, caller: Caller, name: str, file: Received | None, given: dict[str, Any], key: Key
 ) -> tuple[dict[str, Any], bool]:
     """The queued job, once the manifest was read: what can be known to fail fails here.
 
@@ -55,8 +52,7 @@ def submit_restore(
             settings_of(core, checked_manifest(TapeReader(handle, lambda: None), parse_manifest))
         described = {"snapshot": parameters.snapshot} if file is None else {"upload": file.described()}
         told = {"snapshot": parameters.snapshot, "sha256": None if file is None else file.sha256}
-        keyed = _keyed(f"{name}/restore", key, told)
-        job, is_repeat = submit(core, "restore", None, {"collection": name, **described}, keyed)
+        job, is_repeat = submit(core, "restore", None, {"collection": name, **described}, key.over(told))
         is_taken = not is_repeat
     finally:
         if file is not None and not is_taken:
@@ -118,13 +114,6 @@ def _require(session: Session, name: str | None, snapshot_id: str) -> SnapshotRo
     if row is None or name not in (None, row.collection):
         raise NotFound(f"There is no snapshot `{snapshot_id}`{f' of `{name}`' if name else ''}.", "snapshot_unknown")
     return row
-
-
-def _keyed(path: str, key: str | None, told: dict[str, Any]) -> Request | None:
-    if key is None:
-        return None
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-    return Request(f"POST /v1/collections/{path}", key, digest)
 
 
 def _shown(row: SnapshotRow) -> dict[str, Any]:

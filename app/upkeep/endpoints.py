@@ -1,14 +1,11 @@
 """POST /v1/collections/{c}/clean, /compress, /calibrate, and what shows and undoes them."""
 
-import hashlib
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Header, Query, Request
+from fastapi import APIRouter, Body, Query
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
 
-from app.dependencies import CoreDependency, SlotsDependency
-from app.idempotency import Request as KeyedRequest
+from app.dependencies import CoreDependency, KeyDependency, SlotsDependency
 from app.jobs.schemas import Wait
 from app.jobs.submission import RESPONSES, WakeDependency, answer
 from app.names import CollectionName
@@ -16,9 +13,6 @@ from app.upkeep import cleaning, compression, service
 from app.upkeep.schemas import CalibrateParameters, CleaningId, CleanParameters, CompressParameters
 
 router = APIRouter(tags=["upkeep"])
-IdempotencyKey = Annotated[
-    str | None, Header(min_length=1, max_length=255, description="A repeat under the same key gets the first job.")
-]
 Cleaning = Annotated[CleanParameters, Body(examples=[{"fraction": 0.1}])]
 Compressing = Annotated[CompressParameters, Body(examples=[{"method": "coreset", "size": 1000}])]
 Calibrating = Annotated[CalibrateParameters, Body(examples=[{}])]
@@ -29,16 +23,16 @@ NO_PARAMETERS = CalibrateParameters()
 async def clean(
     c: CollectionName,
     parameters: Cleaning,
-    request: Request,
     core: CoreDependency,
     slots: SlotsDependency,
+    key: KeyDependency,
     wake: WakeDependency,
     wait: Wait = 0.0,
-    idempotency_key: IdempotencyKey = None,
 ) -> JSONResponse:
     """Score every bank image against the rest and take the strangest out of the bank (job; can be undone)."""
-    keyed = _keyed(request, idempotency_key, parameters)
-    return await answer(core, slots, wake, await slots.run(service.submit_clean, core, c, parameters, keyed), wait)
+    return await answer(
+        core, slots, wake, await slots.run(service.submit_clean, core, c, parameters, key.over(parameters)), wait
+    )
 
 
 @router.get("/v1/collections/{c}/clean")
@@ -72,16 +66,16 @@ async def undo_cleaning(
 async def compress(
     c: CollectionName,
     parameters: Compressing,
-    request: Request,
     core: CoreDependency,
     slots: SlotsDependency,
+    key: KeyDependency,
     wake: WakeDependency,
     wait: Wait = 0.0,
-    idempotency_key: IdempotencyKey = None,
 ) -> JSONResponse:
     """Let a small bank stand for the whole one, and report what that costs in accuracy (job; can be undone)."""
-    keyed = _keyed(request, idempotency_key, parameters)
-    return await answer(core, slots, wake, await slots.run(service.submit_compress, core, c, parameters, keyed), wait)
+    return await answer(
+        core, slots, wake, await slots.run(service.submit_compress, core, c, parameters, key.over(parameters)), wait
+    )
 
 
 @router.get("/v1/collections/{c}/compress")
@@ -99,21 +93,14 @@ async def drop_compression(c: CollectionName, core: CoreDependency, slots: Slots
 @router.post("/v1/collections/{c}/calibrate", status_code=202, responses=RESPONSES)
 async def calibrate(
     c: CollectionName,
-    request: Request,
     core: CoreDependency,
     slots: SlotsDependency,
+    key: KeyDependency,
     wake: WakeDependency,
     parameters: Calibrating = NO_PARAMETERS,
     wait: Wait = 0.0,
-    idempotency_key: IdempotencyKey = None,
 ) -> JSONResponse:
     """Compute the calibration afresh, check the kept one against it, and show what it supports (job)."""
-    keyed = _keyed(request, idempotency_key, parameters)
-    return await answer(core, slots, wake, await slots.run(service.submit_calibrate, core, c, parameters, keyed), wait)
-
-
-def _keyed(request: Request, key: str | None, parameters: BaseModel) -> KeyedRequest | None:
-    if key is None:
-        return None
-    digest = hashlib.sha256(parameters.model_dump_json().encode()).hexdigest()
-    return KeyedRequest(f"POST {request.url.path}", key, digest)
+    return await answer(
+        core, slots, wake, await slots.run(service.submit_calibrate, core, c, parameters, key.over(parameters)), wait
+    )

@@ -52,7 +52,7 @@ def test_images_like_the_normal_ones_and_others(line: TestClient) -> None:
     watch = DriftWatch(core_of(line))
     for name in ("quiet", "loud"):
         watch._answering.add((core_of(line).shelf.get(name).id, "dn2"))
-    watch.step()
+    watch.turn()
     told = {p for p, n in watch.found().values() if n == 50}
     assert told == {quiet["p_value"], loud["p_value"]}
 

@@ -19,6 +19,7 @@ from app.access.caller import ANYBODY
 from app.collections.service import put_collection
 from app.core import Core
 from app.errors import Invalid, TooLarge
+from app.idempotency import Key
 from app.importing import service
 from app.importing.archives import open_archive
 from app.importing.entries import Limits, plain_name
@@ -460,7 +461,7 @@ def submit_folder(core: Core, files: Files) -> str:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    job, _ = service.submit_import(core, ANYBODY, "parts", None, {"folder": str(folder)}, None)
+    job, _ = service.submit_import(core, ANYBODY, "parts", None, {"folder": str(folder)}, Key("", None))
     job_id: str = job["id"]
     return job_id
 

@@ -19,6 +19,7 @@ from app.collections.service import get_collection, list_collections, put_collec
 from app.core import Core
 from app.db.tables import CollectionRow
 from app.errors import Invalid, NotFound
+from app.idempotency import Key
 from app.jobs.runner import Runner
 from app.jobs.service import get_job
 from app.main import HANDLERS, close_core, create_app, open_core
@@ -331,7 +332,7 @@ def submit(core: Core, data: bytes, name: str = "back") -> str:
     upload.parent.mkdir(exist_ok=True)
     upload.write_bytes(data)
     received = Received(upload, len(data), hashlib.sha256(data).hexdigest(), "s")
-    job, _ = service.submit_restore(core, ANYBODY, name, received, {}, None)
+    job, _ = service.submit_restore(core, ANYBODY, name, received, {}, Key("", None))
     job_id: str = job["id"]
     return job_id
 

@@ -77,7 +77,7 @@ def test_old_counts_go_new_ones_stay(core: Core) -> None:
     for moment in (NOW, NOW + timedelta(days=59), NOW + timedelta(days=70)):
         watch = DriftWatch(at(core, moment))
         watch._core.p_values.note(number, "dn2", [0.5], 99)
-        watch.step()
+        watch.turn()
     with core.database.read() as session:
         hours = repository.hours(session, number, "dn2", NOW - timedelta(days=1), NOW + timedelta(days=99))
     assert [moment for moment, _ in hours] == [hour_of(NOW + timedelta(days=days)) for days in (59, 70)]

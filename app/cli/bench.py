@@ -20,6 +20,7 @@ from app.cli.sending import image_files
 from app.embedders import Embedders
 from app.settings import Settings
 from benchmarks.accuracy import PROTOCOLS, AccuracyPlan, measure_accuracy
+from benchmarks.crops import write_crops
 from benchmarks.embedding import embed_files
 from benchmarks.errors import BenchmarkRefused
 from benchmarks.false_alarms import Plan, measure_pool, report_text, write
@@ -326,6 +327,27 @@ def search(
         resume=resume,
     )
     messages().print(f"Written to {' and '.join(map(str, paths))}.")
+
+
+@cli.command()
+def crops(
+    folder: FolderArgument,
+    file: Annotated[Path, typer.Argument(metavar="FILE.npy", help="Where they are written.")],
+    rows: Annotated[int, typer.Option(min=1, help="Vectors to store; 256 more are queries.")] = 100_000,
+    weights: WeightsOption = None,
+    backbone: BackboneOption = None,
+    image_size: SizeOption = None,
+    seed: SeedOption = SEED,
+    data: DataOption = None,
+) -> None:
+    """Write embeddings of random crops of DIR's images, which `oddity bench search --vectors` takes."""
+    settings = folder_settings(data)
+    specification = _specification(settings, weights, backbone, image_size)
+    files = image_files(folder)
+    with _sentences(), _opened(settings) as embedders, images_progress() as progress:
+        bar = progress.add_task("Embedding crops", total=rows)
+        write_crops(files, rows, embedders, specification, file, seed=seed, advance=partial(progress.advance, bar))
+    messages().print(f"Written to {file}.")
 
 
 def _some_of(option: str, given: str, known: Sequence[str]) -> list[str]:

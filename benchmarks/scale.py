@@ -23,24 +23,30 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import insert, update
 
+from app.access.caller import ANYBODY
 from app.cli.demo_images import texture_images
-from app.collections.service import put_collection
+from app.collections.service import delete_collection, put_collection
 from app.core import Core
 from app.db.tables import CollectionRow, ImageRow, RuntimeRow, VectorRow
+from app.idempotency import Key
 from app.indexing.service import submit_compact
 from app.jobs.runner import Runner
 from app.jobs.service import get_job
 from app.main import HANDLERS, close_core, open_core
 from app.settings import Settings
+from app.snapshots.service import delete_snapshot, submit_restore, submit_snapshot
 from benchmarks.errors import BenchmarkRefused
 from benchmarks.job_pressure import running_server
 from benchmarks.report import table
 
 C = "/v1/collections/large"
 NAME = "large"
+COPY = "copy"
 PAGE = 5_000
 SELECTIVITIES = (0.001, 0.01, 0.1, 0.5)
 START_S = 600.0
+PARTS = ("snapshot", "record", "file", "delete")
+"""Into one file and back; start from the record; start from the index file, and searches; deleting everything."""
 Say = Callable[[str], None]
 
 
@@ -54,8 +60,7 @@ class ScalePlan:
     queries: int = 200
     metadata_values: int = 1000  # so that `place < n` allows a known share
     seed: int = 0
-    without_file: bool = True  # also start by reading the record
-    deletes: bool = True  # and look at what is left after everything was deleted
+    parts: tuple[str, ...] = PARTS
 
 
 def measure_scale(plan: ScalePlan, say: Say = lambda _: None) -> dict[str, Any]:
@@ -72,18 +77,23 @@ def measure_scale(plan: ScalePlan, say: Say = lambda _: None) -> dict[str, Any]:
                 facts = fill(core, plan)
             found.update(facts)
             found["record_bytes"] = sum(path.stat().st_size for path in data.glob("oddity.db*"))
+            if "snapshot" in plan.parts:
+                found["snapshot"] = _snapshot(core, say)
+            if set(plan.parts) == {"snapshot"}:
+                return found
             say("Building the structure and the file")
             with _timed(found, "job_s"):
-                found["job"] = _run_job(core)
+                found["job"] = _run_job(core, submit_compact(core, NAME, None)[0])
         finally:
             close_core(core)
-        if plan.without_file:
+        if "record" in plan.parts:
             say("Starting the service without its file")
             (data / "indexes").rename(data / "elsewhere")
             found["start_without_file"] = _start_only(settings, plan)
             (data / "elsewhere").rename(data / "indexes")
-        say("Starting the service from the file")
-        found["start"] = _serve(settings, plan, say, deletes=plan.deletes)
+        if {"file", "delete"} & set(plan.parts):
+            say("Starting the service from the file")
+            found["start"] = _serve(settings, plan, say, deletes="delete" in plan.parts)
     return found
 
 
@@ -155,8 +165,25 @@ def _image(number: int, collection_id: int, sha256: str, plan: ScalePlan, now: d
     }
 
 
-def _run_job(core: Core) -> dict[str, Any]:
-    job, _ = submit_compact(core, NAME, None)
+def _snapshot(core: Core, say: Say) -> dict[str, Any]:
+    """Out into one file, which is verified as a whole, in under another name, and that one deleted again."""
+    found: dict[str, Any] = {}
+    say("Writing a snapshot")
+    with _timed(found, "write_s"):
+        made = _run_job(core, submit_snapshot(core, NAME, True, None)[0])
+    found["bytes"] = made["bytes"]
+    say("Restoring it")
+    with _timed(found, "restore_s"):
+        submitted = submit_restore(core, ANYBODY, COPY, None, {"snapshot": made["snapshot"]}, Key("", None))
+        found["restored"] = _run_job(core, submitted[0])["images"]
+    delete_snapshot(core, NAME, made["snapshot"])
+    say("Deleting the copy")
+    with _timed(found, "delete_s"):
+        delete_collection(core, COPY, None)
+    return found
+
+
+def _run_job(core: Core, job: dict[str, Any]) -> dict[str, Any]:
     Runner(core, HANDLERS).run_one()
     ended = get_job(core, job["id"])
     if ended["state"] != "succeeded":
@@ -267,54 +294,53 @@ def _spread(times: list[float]) -> dict[str, float]:
 
 def scale_text(found: dict[str, Any]) -> list[str]:
     """The body of the report."""
-    start, job, idle, rows = found["start"], found["job"], found["idle"], found["plan"]["rows"]
-    raw = 4 * found["width"] * rows
-    bank = start["index"]["parts"]["bank"]
+    rows = [["filling the record", f"{found['fill_s']:.0f} s"], ["record on disk", _mebibytes(found["record_bytes"])]]
+    if "snapshot" in found:
+        rows += _snapshot_rows(found["snapshot"])
+    if "job" in found:
+        rows.append(["job: structure, calibration, file", f"{found['job_s']:.0f} s"])
+        rows.append(["index file", _mebibytes(found["job"]["file"]["bytes"]) if found["job"]["file"] else "none"])
+    if "start_without_file" in found:
+        rows.append(["start without file: first search answered", f"{found['start_without_file']:.1f} s"])
+    if "start" in found:
+        rows += _start_rows(found["start"], found["idle"], 4 * found["width"] * found["plan"]["rows"])
     return [
-        f"{rows} images, width {found['width']}; clustered vectors, seed {found['plan']['seed']}.",
+        f"{found['plan']['rows']} images, width {found['width']}; clustered vectors, seed {found['plan']['seed']}.",
         "",
-        *table(
-            ["what", "figure"],
-            [
-                ["structure", f"{bank['structure']}, recall measured when built {bank['recall']:.4f}"],
-                ["filling the record", f"{found['fill_s']:.0f} s"],
-                ["record on disk", _mebibytes(found["record_bytes"])],
-                ["job: structure, calibration, file", f"{found['job_s']:.0f} s"],
-                ["index file", _mebibytes(job["file"]["bytes"]) if job["file"] else "none"],
-                *(
-                    [["start without file: first search answered", f"{found['start_without_file']:.1f} s"]]
-                    if "start_without_file" in found
-                    else []
-                ),
-                ["start with file: first search answered", f"{start['first_query_s']:.1f} s"],
-                ["start with file: first stored image scored", f"{start['first_score_s']:.1f} s"],
-                ["start with file: first new image scored", f"{start['first_image_s']:.1f} s"],
-                ["search over HTTP, k = 10, p50 / p99", _times(start["query_ms"])],
-                ["the same, exact", _times(start["exact_query_ms"])],
-                ["recall at 10 against exact", f"{start['recall_at_10']:.4f}"],
-                *(
-                    [f"filter that allows {100 * float(share):g} %: first, p50 / p99, recall at 10", _filtered(one)]
-                    for share, one in start["filtered"].items()
-                ),
-                ["anonymous memory, empty service", _mebibytes(idle["anonymous_bytes"])],
-                ["anonymous memory, with the collection", _mebibytes(start["memory"]["anonymous_bytes"])],
-                [
-                    "above the empty service, of the raw vectors",
-                    f"{(start['memory']['anonymous_bytes'] - idle['anonymous_bytes']) / raw:.2f}",
-                ],
-                *(
-                    [
-                        ["deleting everything", f"{start['delete_s']:.1f} s"],
-                        [
-                            "anonymous memory after that",
-                            _mebibytes(start["memory_after_delete"]["anonymous_bytes"]),
-                        ],
-                    ]
-                    if "delete_s" in start
-                    else []
-                ),
-            ],
+        *table(["what", "figure"], rows),
+    ]
+
+
+def _start_rows(start: dict[str, Any], idle: dict[str, int], raw_bytes: int) -> list[list[str]]:
+    bank = start["index"]["parts"]["bank"]
+    above = start["memory"]["anonymous_bytes"] - idle["anonymous_bytes"]
+    rows = [
+        ["structure", f"{bank['structure']}, recall measured when built {bank['recall']:.4f}"],
+        ["start with file: first search answered", f"{start['first_query_s']:.1f} s"],
+        ["start with file: first stored image scored", f"{start['first_score_s']:.1f} s"],
+        ["start with file: first new image scored", f"{start['first_image_s']:.1f} s"],
+        ["search over HTTP, k = 10, p50 / p99", _times(start["query_ms"])],
+        ["the same, exact", _times(start["exact_query_ms"])],
+        ["recall at 10 against exact", f"{start['recall_at_10']:.4f}"],
+        *(
+            [f"filter that allows {100 * float(share):g} %: first, p50 / p99, recall at 10", _filtered(one)]
+            for share, one in start["filtered"].items()
         ),
+        ["anonymous memory, empty service", _mebibytes(idle["anonymous_bytes"])],
+        ["anonymous memory, with the collection", _mebibytes(start["memory"]["anonymous_bytes"])],
+        ["above the empty service, of the raw vectors", f"{above / raw_bytes:.2f}"],
+    ]
+    if "delete_s" in start:
+        rows.append(["deleting everything", f"{start['delete_s']:.1f} s"])
+        rows.append(["anonymous memory after that", _mebibytes(start["memory_after_delete"]["anonymous_bytes"])])
+    return rows
+
+
+def _snapshot_rows(one: dict[str, Any]) -> list[list[str]]:
+    return [
+        ["writing a snapshot, verified", f"{one['write_s']:.0f} s, {_mebibytes(one['bytes'])}"],
+        ["restoring it under another name", f"{one['restore_s']:.0f} s, {one['restored']} images"],
+        ["deleting that collection", f"{one['delete_s']:.1f} s"],
     ]
 
 

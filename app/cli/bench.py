@@ -37,6 +37,7 @@ from benchmarks.methods import MethodsPlan, measure_methods, methods_text, setti
 from benchmarks.overload import OverloadPlan, measure_overload, overload_text
 from benchmarks.reference import KS, METRICS, compare, files_needed, reference_text
 from benchmarks.report import accuracy_text, write_report
+from benchmarks.scale import PARTS as SCALE_PARTS
 from benchmarks.scale import ScalePlan, measure_scale, scale_text
 from benchmarks.search_speed import PARTS, SYSTEMS
 from benchmarks.search_speed import run as run_search
@@ -361,12 +362,17 @@ def _some_of(option: str, given: str, known: Sequence[str]) -> list[str]:
 def scale(
     rows: Annotated[int, typer.Option(min=100, help="Images of the collection.")] = ScalePlan().rows,
     queries: Annotated[int, typer.Option(min=1, help="Searches of each kind.")] = ScalePlan().queries,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave out deleting everything, which takes long.")] = False,
+    parts: Annotated[str, typer.Option(help=f"Some of {', '.join(SCALE_PARTS)}, separated by commas.")] = ",".join(
+        SCALE_PARTS
+    ),
     out: OutOption = Path(".bench"),
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a large collection: building its structure, starting with it, searching, filtering, memory, deleting."""
-    plan = ScalePlan(rows=rows, queries=queries, deletes=not keep)
+    """Measure a large collection: snapshot, building its structure, starting with it, searching, memory, deleting.
+
+    Of the parts, `record` is a start without the index file, and `file` one with it, and searches.
+    """
+    plan = ScalePlan(rows=rows, queries=queries, parts=tuple(_some_of("--parts", parts, SCALE_PARTS)))
     with _sentences(), images_progress() as progress:
         bar = progress.add_task("Starting", total=None)
         found = measure_scale(plan, partial(_describe, progress, bar))

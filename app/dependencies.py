@@ -1,6 +1,7 @@
 """Names that endpoints use to receive what they need."""
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request
 from fastapi.routing import APIRoute
@@ -14,44 +15,18 @@ from app.idempotency import Key
 from app.limits import Slots
 
 
-def _core(request: Request) -> Core:
-    core: Core = request.app.state.core
-    return core
+def of_application(name: str) -> Callable[[Request], Any]:
+    """A dependency: what the application holds under this name since it opened."""
 
+    def held(request: Request) -> Any:
+        return getattr(request.app.state, name)
 
-def _slots(request: Request) -> Slots:
-    slots: Slots = request.app.state.slots
-    return slots
-
-
-def _refits(request: Request) -> Slots:
-    slots: Slots = request.app.state.refits
-    return slots
-
-
-def _probes(request: Request) -> Slots:
-    slots: Slots = request.app.state.probes
-    return slots
-
-
-def _checks(request: Request) -> Checks:
-    checks: Checks = request.app.state.checks
-    return checks
-
-
-def _mapping(request: Request) -> Slots:
-    slots: Slots = request.app.state.mapping
-    return slots
+    return held
 
 
 def _caller(request: Request) -> Caller:
     caller: Caller = request.scope[CALLER]
     return caller
-
-
-def _doors(request: Request) -> Doorkeepers:
-    doors: Doorkeepers = request.app.state.doors
-    return doors
 
 
 def _key(
@@ -84,12 +59,12 @@ async def refuse_unknown_parameters(request: Request) -> None:
             raise Invalid(f"`{name}`: is not a parameter of this path.", "invalid")
 
 
-CoreDependency = Annotated[Core, Depends(_core)]
-SlotsDependency = Annotated[Slots, Depends(_slots)]
-ProbesDependency = Annotated[Slots, Depends(_probes)]  # answers to probes while every other slot is taken
-ChecksDependency = Annotated[Checks, Depends(_checks)]
-RefitsDependency = Annotated[Slots, Depends(_refits)]  # for fits that requests wait for
-MappingDependency = Annotated[Slots, Depends(_mapping)]  # for maps, which score one image hundreds of times
+CoreDependency = Annotated[Core, Depends(of_application("core"))]
+SlotsDependency = Annotated[Slots, Depends(of_application("slots"))]
+ProbesDependency = Annotated[Slots, Depends(of_application("probes"))]  # they answer while the other slots are taken
+ChecksDependency = Annotated[Checks, Depends(of_application("checks"))]
+RefitsDependency = Annotated[Slots, Depends(of_application("refits"))]  # for fits that requests wait for
+MappingDependency = Annotated[Slots, Depends(of_application("mapping"))]  # maps score one image hundreds of times
 CallerDependency = Annotated[Caller, Depends(_caller)]  # for paths that show more than one collection
 KeyDependency = Annotated[Key, Depends(_key)]  # for writes that may be repeated
-DoorsDependency = Annotated[Doorkeepers, Depends(_doors)]
+DoorsDependency = Annotated[Doorkeepers, Depends(of_application("doors"))]

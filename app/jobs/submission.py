@@ -6,11 +6,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Annotated, Any
 
-from fastapi import Depends, Request
+from fastapi import Depends
 from fastapi.responses import JSONResponse
 
 from app.core import Core
-from app.dependencies import replayed
+from app.dependencies import of_application, replayed
 from app.errors import Busy
 from app.jobs import service
 from app.limits import Slots
@@ -22,12 +22,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
-def _wake(request: Request) -> Callable[[], None]:
-    wake: Callable[[], None] = request.app.state.wake_jobs
-    return wake
-
-
-WakeDependency = Annotated[Callable[[], None], Depends(_wake)]
+WakeDependency = Annotated[Callable[[], None], Depends(of_application("wake_jobs"))]
 
 
 async def answer(

@@ -320,6 +320,8 @@ def _known(out: Path, wanted: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _speed(searches: dict[str, Search], queries: NDArray[np.float32], repetitions: int) -> dict[str, dict[str, float]]:
+    for search in searches.values():  # ours may not have been asked since the peer began to build
+        search(queries)
     one_by_one, alone = _interleaved(
         searches, [queries[n : n + 1] for n in range(QUERIES)], max(ALONE_REPETITIONS, repetitions)
     )

@@ -18,7 +18,9 @@ from models.backbones.embedder import Embedder, PreparedImage
 from models.backbones.loader import EmbeddingSpec, default_weights, load_embedder
 from models.backbones.torch_engine import TorchEngine
 from models.batching import BatchingEmbedder
-from models.errors import FingerprintMismatch, ModelsError, RuntimeMismatch
+from models.decoding.decoder import Decoder
+from models.decoding.pool import DecodingPool
+from models.errors import FingerprintMismatch, InputError, ModelsError, RuntimeMismatch
 from models.images import ImageLimits
 from models.projection import Projection
 from models.runtime import COMPARABLE
@@ -57,6 +59,12 @@ class Embedders:
             side_max=settings.image_limit_side_pixels,
             frames_max=settings.image_limit_frames,
         )
+        pool = None
+        if settings.decoding == "processes":
+            pool = DecodingPool(
+                settings.decode_workers or threads, settings.decode_limit_memory_bytes, settings.decode_limit_s
+            )
+        self.decoder = Decoder(self.limits, pool)
         self._folder = settings.data / "weights"
         self._threads = threads
         self._observe = observe
@@ -167,16 +175,28 @@ class Embedders:
         """Each image decoded and preprocessed, or the error that it meets; in order.
 
         The hash of the pixels is for images that are stored.
+
+        Raises DeadlinePassed, DecoderUnavailable: the same images may be prepared a moment later.
         """
+        preprocessing = embedder.identity.preprocessing
+        wait_s = remaining_s(self._deadline_s)  # asked here: the threads below know of no request
 
         def one(data: bytes) -> PreparedImage | ModelsError:
             try:
-                return embedder.prepare(data, self.limits, with_pixel_sha256=with_pixel_sha256)
-            except ModelsError as error:
+                square = self.decoder.square(data, preprocessing, with_pixel_sha256=with_pixel_sha256, wait_s=wait_s)
+            except InputError as error:
                 return error
+            return embedder.prepared(square)
 
         with stage("decode"):
             return [one(images[0])] if len(images) == 1 else list(self._decoders.map(one, images))
+
+    def prepare_one(self, embedder: Embedder, image: bytes) -> PreparedImage:
+        """One image decoded and preprocessed. Raises InputError, DeadlinePassed, DecoderUnavailable."""
+        (prepared,) = self.prepare(embedder, [image])
+        if isinstance(prepared, ModelsError):
+            raise prepared
+        return prepared
 
     def embed(self, embedder: BatchingEmbedder, prepared: Sequence[PreparedImage]) -> NDArray[np.float32]:
         """The network's vectors (n, width) of prepared images, batched together with other requests'."""
@@ -195,3 +215,4 @@ class Embedders:
                 embedder.close()
             self._loaded.clear()
         self._decoders.shutdown()
+        self.decoder.close()

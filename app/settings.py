@@ -177,6 +177,29 @@ class Settings(BaseSettings):
         64 * 1024
     )
 
+    decoding: Annotated[
+        Literal["processes", "threads"],
+        Field(
+            description="Where images are decoded: in processes of their own, of which a crash costs one image, or in "
+            "threads of the server."
+        ),
+    ] = "processes"
+    decode_workers: Annotated[
+        int | None,
+        Field(ge=1, le=256, description="Most processes that decode; unset: as many as there are threads."),
+    ] = None
+    decode_limit_s: Annotated[
+        float, Field(gt=0, le=3600, description="How long a process may take for one image before it is ended.")
+    ] = 30.0
+    decode_limit_memory_bytes: Annotated[
+        int,
+        Field(
+            ge=16 * 2**20,
+            le=2**40,
+            description="What a process that decodes may allocate; about 12 bytes for each pixel are needed.",
+        ),
+    ] = 2 * 2**30
+
     import_folders: Annotated[
         tuple[Path, ...],
         NoDecode,

@@ -4,6 +4,8 @@ ModelsError
     InputError                  what was sent cannot be used; sending it again changes nothing
         ImageUnreadable             the bytes are not an image this service reads
         ImageTooLarge               bytes, pixels, side or frames above the limit
+        ImageCrashed                decoding it ends the process that does it
+        ImageTooSlow                decoding it takes longer than the limit
         ParameterInvalid            a parameter is out of its range, or two of them contradict each other
         SetSizeMismatch             a set of images is empty, or not of the size it was registered with
     StateError                  the request is sound, what is stored does not allow it yet
@@ -26,6 +28,7 @@ ModelsError
     Momentary                   the same request may succeed a moment later
         QueueFull                   more images wait for the network than the queue holds
         DeadlinePassed              the answer would come after the caller stopped waiting
+        DecoderUnavailable          no process for decoding can be started
 
 No class knows an HTTP status: one table in the service does. Every message is a sentence for a stranger:
 "`what` of whom must be what; got what."
@@ -46,6 +49,14 @@ class ImageUnreadable(InputError):
 
 class ImageTooLarge(InputError):
     """Bytes, pixels, a side or the frames of an image are above the limit."""
+
+
+class ImageCrashed(InputError):
+    """Decoding the image ends the process that does it, at the second try too."""
+
+
+class ImageTooSlow(InputError):
+    """Decoding the image takes longer than the limit."""
 
 
 class ParameterInvalid(InputError):
@@ -134,3 +145,7 @@ class QueueFull(Momentary):
 
 class DeadlinePassed(Momentary):
     """The answer would come after the caller stopped waiting."""
+
+
+class DecoderUnavailable(Momentary):
+    """No process for decoding can be started at the moment."""

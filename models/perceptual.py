@@ -1,26 +1,22 @@
-"""What pictures look like, apart from any embedding: a 64-bit hash, and copies as programs make them."""
-
-import io
+"""What pictures look like, apart from any embedding: a 64-bit hash."""
 
 import imagehash
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
-
-from models.images import ImageLimits, decode_image
 
 HASH_BITS = 64
 
 
-def perceptual_hash(data: bytes, limits: ImageLimits) -> int:
+def perceptual_hash(grey: NDArray[np.uint8]) -> int:
     """64 bits that hardly change when a picture is packed again, resized or slightly recoloured.
 
     Each bit says whether one of the 64 lowest frequencies of the cosine transform of a 32 by 32 grey copy is above
     their median.
 
-    Raises:
-        ImageUnreadable, ImageTooLarge: as models.images.decode_image.
+    Shapes: (32, 32) uint8, as `models.decoding.decoder.Decoder.grey` makes it.
     """
-    bits = imagehash.phash(Image.fromarray(decode_image(data, limits).pixels)).hash
+    bits = imagehash.phash(Image.fromarray(grey)).hash
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
@@ -31,22 +27,3 @@ def hash_distance(a: int, b: int) -> int:
     2
     """
     return (a ^ b).bit_count()
-
-
-def altered_copies(data: bytes, limits: ImageLimits) -> list[bytes]:
-    """The picture as copies of it look: packed as JPEG, at three quarters of its size, a little brighter.
-
-    Raises:
-        ImageUnreadable, ImageTooLarge: as models.images.decode_image.
-    """
-    pixels = decode_image(data, limits).pixels
-    image = Image.fromarray(pixels)
-    smaller = image.resize((max(1, image.width * 3 // 4), max(1, image.height * 3 // 4)), Image.Resampling.BICUBIC)
-    brighter = Image.fromarray(np.minimum(pixels.astype(np.uint16) * 103 // 100, 255).astype(np.uint8))
-    return [_encoded(image, "JPEG", quality=75), _encoded(smaller, "PNG"), _encoded(brighter, "JPEG", quality=90)]
-
-
-def _encoded(image: Image.Image, kind: str, **options: int) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()

@@ -82,6 +82,10 @@ class Preprocessing:
 
     def apply_image(self, image: Image.Image) -> NDArray[np.float32]:
         """The same of an RGB image as Pillow holds it, at full scale or reduced by the decoder."""
+        return self.normalised(self.square(image))
+
+    def square(self, image: Image.Image) -> NDArray[np.uint8]:
+        """The square of such an image before normalising, (S, S, 3) uint8."""
         width, height = image.size
         box = (0.0, 0.0, float(width), float(height))
         if self.fit == "crop":
@@ -89,7 +93,10 @@ class Preprocessing:
             left, top = (width - short) / 2, (height - short) / 2
             box = (left, top, left + short, top + short)
         square = image.resize((self.image_size, self.image_size), _FILTERS[self.interpolation], box=box)
-        levels = np.asarray(square)
+        return np.asarray(square)
+
+    def normalised(self, levels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(S, S, 3) uint8 -> (3, S, S) float32, contiguous."""
         normalised = np.empty((3, self.image_size, self.image_size), dtype=np.float32)
         for channel in range(3):
             np.take(self._table[channel], levels[:, :, channel], out=normalised[channel])

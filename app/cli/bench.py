@@ -21,6 +21,7 @@ from app.embedders import Embedders
 from app.settings import Settings
 from benchmarks.accuracy import PROTOCOLS, AccuracyPlan, measure_accuracy
 from benchmarks.crops import write_crops
+from benchmarks.decoding_cost import DecodingPlan, decoding_text, measure_decoding
 from benchmarks.embedding import embed_files
 from benchmarks.errors import BenchmarkRefused
 from benchmarks.false_alarms import Plan, measure_pool, report_text, write
@@ -486,6 +487,31 @@ def speed(
         bar = progress.add_task("Starting", total=None)
         found = measure_speed(plan, say=partial(_describe, progress, bar))
     _write(found, out, "speed", speed_text(found), as_json)
+
+
+@cli.command()
+def decoding(
+    size: Annotated[list[str] | None, typer.Option(help="small, medium or large JPEGs; repeat it.")] = None,
+    clients: Annotated[list[int] | None, typer.Option(min=1, help="Keep-alive clients; repeat it.")] = None,
+    turns: Annotated[int, typer.Option(min=1, help="Measurements of each way.")] = DecodingPlan().turns,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Length of each measurement.")] = DecodingPlan().seconds,
+    image_size: Annotated[int, typer.Option(min=32, help="Side of the network's input.")] = DecodingPlan().image_size,
+    out: OutOption = Path(".bench"),
+    as_json: JsonOption = False,
+) -> None:
+    """Measure what it costs to decode in processes instead of in threads, on two servers loaded in turn."""
+    usual = DecodingPlan()
+    with _sentences(), images_progress() as progress:
+        plan = DecodingPlan(
+            sizes=tuple(size or usual.sizes),
+            clients=tuple(clients or usual.clients),
+            turns=turns,
+            seconds=seconds,
+            image_size=image_size,
+        )
+        bar = progress.add_task("Starting", total=None)
+        found = measure_decoding(plan, say=partial(_describe, progress, bar))
+    _write(found, out, "decoding", decoding_text(found), as_json)
 
 
 @cli.command()

@@ -15,9 +15,6 @@ from app.scoring.service import LIVE_SCORER, score_images
 from app.shelf import CollectionState
 from models.contract import Give
 from models.heat_maps import MASK_COLOURS, mask_png
-from models.images import decode_raster
-
-ANY_SIDE = 32  # of the image only the size is wanted: it may be decoded as small as that
 
 
 def detect(core: Core, project: str, version: str, image: bytes) -> dict[str, Any]:
@@ -86,11 +83,11 @@ def _gives_map(core: Core, state: CollectionState, scorer: str) -> bool:
 
 def _mask(core: Core, image: bytes, heat_map: dict[str, Any]) -> dict[str, Any]:
     """The mask, of the upright image's size, and what it covers: all that is hotter than the border of the scale."""
-    size = decode_raster(image, core.embedders.limits, ANY_SIDE)
+    width, height = core.embedders.decoder.size(image)
     values: NDArray[np.float32] = np.frombuffer(base64.b64decode(heat_map["values"]), "<f4")
     region = heat_map["region"]
     box = (region["left"], region["top"], region["right"], region["bottom"])
-    mask, share = mask_png(values.reshape(heat_map["shape"]), heat_map["border"], box, size.width, size.height)
+    mask, share = mask_png(values.reshape(heat_map["shape"]), heat_map["border"], box, width, height)
     anomalies = [_anomaly("background", 1.0 - share, MASK_COLOURS[0])]
     if share:
         anomalies.append(_anomaly("anomaly", share, MASK_COLOURS[1]))

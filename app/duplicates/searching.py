@@ -12,8 +12,8 @@ from app.core import Core
 from app.errors import BytesDamaged, Conflict, NotFound
 from app.jobs.context import JobContext
 from app.shelf import CollectionState
-from models.errors import ModelsError
-from models.perceptual import altered_copies, hash_distance, perceptual_hash
+from models.errors import InputError
+from models.perceptual import hash_distance, perceptual_hash
 
 BLOCK_ROWS = 64  # searched under one hold of the collection's lock
 NEIGHBOURS_FIRST = 16
@@ -108,8 +108,9 @@ class Hashes:
         if place not in self._known:
             data = stored_bytes(self._core, self._state, int(self._pks[place]))
             try:
-                self._known[place] = None if data is None else perceptual_hash(data, self._core.embedders.limits)
-            except ModelsError:
+                decoder = self._core.embedders.decoder
+                self._known[place] = None if data is None else perceptual_hash(decoder.grey(data))
+            except InputError:
                 self._known[place] = None
         return self._known[place]
 
@@ -148,10 +149,10 @@ def copy_distance(core: Core, state: CollectionState, pks: Sequence[int], contex
         context.progress(number, min(SAMPLE, len(known)), "measuring copies")
         data = stored_bytes(core, state, pk)
         try:
-            copies = [] if data is None else altered_copies(data, core.embedders.limits)
-        except ModelsError:
+            copies = [] if data is None else core.embedders.decoder.altered_copies(data)
+        except InputError:
             continue
-        prepared = [embedder.embedder.prepare(copy, core.embedders.limits) for copy in copies]
+        prepared = [core.embedders.prepare_one(embedder.embedder, copy) for copy in copies]
         if prepared:
             vectors = embedder.projected(core.embedders.embed(embedder.network, prepared))
             with state.lock.read():

@@ -136,7 +136,7 @@ def _baseline(
             "bank_too_small",
         )
     embedder = core.embedders.stored(state.embedding, state.base_fingerprint).embedder
-    prepared = embedder.prepare(core.store.get(nearest.sha256), core.embedders.limits)
+    prepared = core.embedders.prepare_one(embedder, core.store.get(nearest.sha256))
     return prepared.tensor.copy(), {"kind": "normal", "id": nearest.image_id}
 
 

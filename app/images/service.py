@@ -27,7 +27,6 @@ from app.search.filters import Filter, parse_filter
 from app.shelf import CollectionState
 from models.backbones.embedder import PreparedImage
 from models.errors import ModelsError
-from models.images import thumbnail
 
 MAX_LIMIT = 1000
 # What filters look at.
@@ -325,7 +324,7 @@ def get_thumbnail(core: Core, name: str, image_id: str) -> tuple[bytes, str]:
     row = _row(core, name, image_id)
     data = core.thumbnails.get(row.sha256)
     if data is None:
-        data = thumbnail(core.store.get(row.sha256), core.embedders.limits)
+        data = core.embedders.decoder.thumbnail(core.store.get(row.sha256))
         core.thumbnails.put(row.sha256, data)
     return data, row.sha256
 

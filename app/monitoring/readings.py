@@ -65,6 +65,11 @@ class Readings(Collector):
         yield _one("oddity_slots_waiting", "Requests that stand in line for a slot.", self._slots.waiting)
         yield _one("oddity_queue_images", "Images that wait for the network.", self._core.embedders.images_waiting())
 
+        pool = self._core.embedders.decoder.pool
+        if pool is not None:
+            yield _one("oddity_decoders", "Processes that decode images.", len(pool.pids))
+            yield _one("oddity_decoders_lost", "Processes that crashed, or took too long and were ended.", pool.lost)
+
     def _memory(self) -> Iterable[Metric]:
         yield _one("oddity_memory_limit_bytes", "Memory of the machine or the container.", memory_bytes())
         yield _one(

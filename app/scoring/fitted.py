@@ -180,7 +180,7 @@ class Pictures:
         if row not in self._read:
             entry = self._images.stored[row]
             assert entry is not None
-            self._read[row] = self._embedder.prepare(self._core.store.get(entry.sha256), self._core.embedders.limits)
+            self._read[row] = self._core.embedders.prepare_one(self._embedder, self._core.store.get(entry.sha256))
         return self._read[row]
 
     def region(self, row: int) -> dict[str, float]:

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from models.backbones.engine import BATCH_MAX, BATCH_SIZES, POOLED, Engine, stage_output
 from models.backbones.record import STAGES
+from models.decoding.decoder import Decoder, Square
 from models.errors import FingerprintMismatch, ParameterInvalid
-from models.images import DECODER_RULES, ImageLimits, decode_raster
+from models.images import DECODER_RULES, ImageLimits
 from models.preprocessing import Fit, Preprocessing
 from models.runtime import COMPARABLE, RuntimeRecord, library_versions, processor_name
 
@@ -110,26 +111,24 @@ class Embedder:
         )
 
     def prepare(self, data: bytes, limits: ImageLimits, *, with_pixel_sha256: bool = False) -> PreparedImage:
-        """One image decoded and preprocessed, ready for embed() and maps().
-
-        The hash of its pixels is of the full scale: asking for it decodes a large JPEG a second time, and changes
-        nothing else.
+        """One image decoded in this thread and preprocessed, ready for embed() and maps().
 
         Raises:
             ImageTooLarge, ImageUnreadable: as models.images.decode_image.
         """
-        raster = decode_raster(data, limits, self.identity.preprocessing.image_size)
-        tensor = self.identity.preprocessing.apply_image(raster.image)
+        square = Decoder(limits).square(data, self.identity.preprocessing, with_pixel_sha256=with_pixel_sha256)
+        return self.prepared(square)
+
+    def prepared(self, square: Square) -> PreparedImage:
+        """One image that was decoded for this embedder's preprocessing, ready for embed() and maps()."""
+        tensor = self.identity.preprocessing.normalised(square.levels)
         tensor.flags.writeable = False
-        digest = None
-        if with_pixel_sha256:
-            digest = (raster if raster.scale == 1 else decode_raster(data, limits)).pixel_sha256()
         return PreparedImage(
             tensor=tensor,
-            width=raster.width,
-            height=raster.height,
-            format=raster.format,
-            pixel_sha256=digest,
+            width=square.width,
+            height=square.height,
+            format=square.format,
+            pixel_sha256=square.pixel_sha256,
             preparation=self._preparation,
         )
 

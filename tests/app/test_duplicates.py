@@ -17,12 +17,13 @@ from app.jobs.runner import Runner
 from app.jobs.service import cancel, get_job
 from app.main import HANDLERS, create_app
 from app.settings import Settings
+from models.decoding.decoder import Decoder
 from models.images import ImageLimits
-from models.perceptual import altered_copies, hash_distance, perceptual_hash
+from models.perceptual import hash_distance, perceptual_hash
 from tests.app.working import core_of, finished
 from tests.conftest import add
 
-LIMITS = ImageLimits()
+DECODER = Decoder(ImageLimits())
 
 
 def scene(seed: int, side: int = 96) -> np.ndarray:
@@ -237,9 +238,9 @@ def test_cancelling_stops_at_the_next_block(client: TestClient, monkeypatch: pyt
 def test_the_hash_of_a_copy_is_close_and_of_another_picture_is_not() -> None:
     for seed in range(8):
         original = encoded(scene(seed))
-        mine = perceptual_hash(original, LIMITS)
-        for copy in altered_copies(original, LIMITS):
-            assert hash_distance(mine, perceptual_hash(copy, LIMITS)) <= 6
-        assert hash_distance(mine, perceptual_hash(encoded(scene(seed + 50)), LIMITS)) > 12
-        assert len(altered_copies(original, LIMITS)) == 3
+        mine = perceptual_hash(DECODER.grey(original))
+        for copy in DECODER.altered_copies(original):
+            assert hash_distance(mine, perceptual_hash(DECODER.grey(copy))) <= 6
+        assert hash_distance(mine, perceptual_hash(DECODER.grey(encoded(scene(seed + 50))))) > 12
+        assert len(DECODER.altered_copies(original)) == 3
         assert hash_distance(mine, mine) == 0

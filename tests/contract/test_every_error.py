@@ -39,6 +39,8 @@ ANSWERS = {
     "InputError": OURS,  # a family: only its members are raised
     "ImageUnreadable": (422, "image_unreadable"),
     "ImageTooLarge": (413, "image_too_large"),
+    "ImageCrashed": (422, "image_crashed"),
+    "ImageTooSlow": (422, "image_too_slow"),
     "ParameterInvalid": (422, "parameter_invalid"),
     "SetSizeMismatch": (422, "set_size_mismatch"),
     "StateError": OURS,  # a family
@@ -61,6 +63,7 @@ ANSWERS = {
     "Momentary": OURS,  # a family
     "QueueFull": (503, "busy"),
     "DeadlinePassed": (503, "deadline_passed"),
+    "DecoderUnavailable": (503, "decoder_unavailable"),
     "VectorIndexError": OURS,
     "VectorsRefused": OURS,  # a family
     "WidthMismatch": (422, "width_mismatch"),

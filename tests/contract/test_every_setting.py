@@ -20,6 +20,7 @@ COUNTED = {
     "connections_limit",
     "inference_slots",
     "import_limit_ratio",
+    "decode_workers",
     "job_workers",
     "job_threads",
     "job_niceness",

@@ -1,5 +1,6 @@
 """Which way imports may point, and who owns which library. Read from the source; nothing is imported."""
 
+import ast
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ RULES = {
     "import-in-function",
     "import-by-name",
     "features",
+    "strange-bytes",
     "no-pickle",
     "no-mock",
     "module-name",
@@ -99,6 +101,24 @@ def features(source: Source) -> Iterator[Finding]:
                 yield Finding(source, one.line, "a method does not know the catalogue")
 
 
+def strange_bytes(source: Source) -> Iterator[Finding]:
+    """Decoding in the service past `core.embedders`, which has it done where a crash costs one image."""
+    if source.package != "app" or source.path.startswith("app/cli/"):
+        return
+    decoding = {f"models.images.{one}" for one in ("decode_image", "decode_raster", "thumbnail")}
+    for one in source.imports():
+        if one.root == "PIL" or one.target in decoding or one.target.startswith("models.decoding.tasks"):
+            yield Finding(source, one.line, f"{one.target} decodes in the server's own process")
+    for node in ast.walk(source.tree):
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr == "prepare"
+            and any(isinstance(one, ast.Attribute) and one.attr == "limits" for one in node.args)
+        ):
+            yield Finding(source, node.lineno, "an embedder's own `prepare` decodes in the server's own process")
+
+
 def pickles(source: Source) -> Iterator[Finding]:
     """Anything that could run code from a file."""
     for one in source.imports():
@@ -163,6 +183,21 @@ def test_files_of_one_name_keep_to_their_part():
     assert caught(features, "models/methods/one/method.py", "from models import catalog")
     assert not caught(features, "models/methods/one/method.py", "from models.methods.one import maths")
     assert caught(features, "models/methods/one/method.py", "from ..other import maths")
+
+
+def test_strange_bytes_are_decoded_in_one_place():
+    check("strange-bytes", strange_bytes, "app")
+    assert caught(strange_bytes, "app/x.py", "from models.images import thumbnail")
+    assert caught(strange_bytes, "app/x.py", "from PIL import Image")
+    assert caught(strange_bytes, "app/x.py", "embedder.prepare(data, core.embedders.limits)")
+    assert not caught(strange_bytes, "app/x.py", "core.embedders.prepare(embedder, images)")
+
+
+def test_a_process_that_decodes_loads_no_more_than_it_takes():
+    script = "import sys, models.decoding.worker\nprint({name.partition('.')[0] for name in sys.modules})\n"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert "PIL" in done.stdout
+    assert not any(f"'{one}'" in done.stdout for one in ("torch", "scipy", "faiss", "app", "index", "sqlalchemy"))
 
 
 def test_nothing_is_unpickled():

@@ -1,0 +1,96 @@
+"""The one way from stored or sent bytes to what the service makes of them, in worker processes or in threads."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.decoding.pool import DecodingPool
+from models.decoding.tasks import GREY_SIDE, TASKS, Answer
+from models.errors import ImageTooLarge, ImageUnreadable, InputError, ParameterInvalid
+from models.images import ImageLimits
+from models.preprocessing import Preprocessing
+
+THUMBNAIL_SIDE = 256
+ANY_SIDE = 32  # where only the size is wanted, the image may be decoded as small as that
+BYTES_A_PIXEL = 8  # of an answer, at most: three copies that are hardly packed
+REFUSALS = {one.__name__: one for one in (ImageTooLarge, ImageUnreadable, ParameterInvalid)}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Square:
+    """The pixels that a network reads of an image, with what the decoder learnt about it."""
+
+    levels: NDArray[np.uint8]  # (S, S, 3)
+    width: int  # pixels of the whole image, after the EXIF turn
+    height: int
+    format: str
+    pixel_sha256: str | None  # of the full scale; None where it was not asked for
+
+
+class Decoder:
+    """Decodes under limits; safe for threads. Without a pool, the calling thread decodes.
+
+    Every method raises ImageTooLarge and ImageUnreadable as models.images.decode_image does, and with a pool
+    ImageCrashed, ImageTooSlow, DeadlinePassed and DecoderUnavailable as models.decoding.pool does. `wait_s` is how long
+    to wait for a free process.
+    """
+
+    def __init__(self, limits: ImageLimits, pool: DecodingPool | None = None) -> None:
+        self.limits = limits
+        self.pool = pool
+        self._limits = asdict(limits)
+
+    def square(
+        self, data: bytes, preprocessing: Preprocessing, *, with_pixel_sha256: bool = False, wait_s: float = 60.0
+    ) -> Square:
+        """The square that a network with this preprocessing reads."""
+        side = preprocessing.image_size
+        parameters = {
+            "image_size": side,
+            "fit": preprocessing.fit,
+            "interpolation": preprocessing.interpolation,
+            "with_pixel_sha256": with_pixel_sha256,
+        }
+        facts, body = self._run("square", data, parameters, wait_s)
+        return Square(levels=np.frombuffer(body, np.uint8).reshape(side, side, 3), **facts)
+
+    def size(self, data: bytes, *, wait_s: float = 60.0) -> tuple[int, int]:
+        """Width and height of the upright image."""
+        facts, _ = self._run("size", data, {"side": ANY_SIDE}, wait_s)
+        return facts["width"], facts["height"]
+
+    def thumbnail(self, data: bytes, *, wait_s: float = 60.0) -> bytes:
+        """WebP bytes of the upright image, its longer side at most 256 pixels; never enlarged."""
+        return self._run("small_copy", data, {"side": THUMBNAIL_SIDE}, wait_s)[1]
+
+    def grey(self, data: bytes, *, wait_s: float = 60.0) -> NDArray[np.uint8]:
+        """A grey copy, (32, 32) uint8, for `models.perceptual.perceptual_hash`."""
+        body = self._run("grey", data, {}, wait_s)[1]
+        return np.frombuffer(body, np.uint8).reshape(GREY_SIDE, GREY_SIDE)
+
+    def altered_copies(self, data: bytes, *, wait_s: float = 60.0) -> list[bytes]:
+        """The picture as copies of it look: packed as JPEG, at three quarters of its size, a little brighter."""
+        facts, body = self._run("altered_copies", data, {}, wait_s)
+        copies, start = [], 0
+        for size in facts["bytes"]:
+            copies.append(body[start : start + size])
+            start += size
+        return copies
+
+    def close(self) -> None:
+        """End the processes, if there are any."""
+        if self.pool is not None:
+            self.pool.close()
+
+    def _run(self, task: str, data: bytes, parameters: dict[str, Any], wait_s: float) -> Answer:
+        if self.pool is None:
+            return TASKS[task](data, self.limits, parameters)
+        question = {"task": task, "limits": self._limits, "parameters": parameters}
+        body_max = 2**20 + 4 * parameters.get("image_size", 0) ** 2 + BYTES_A_PIXEL * self.limits.pixels_max
+        facts, body = self.pool.run(question, data, body_max=body_max, wait_s=wait_s)
+        if "error" in facts:
+            kind: type[InputError] = REFUSALS[facts["error"]]
+            raise kind(facts["detail"])
+        return facts, body

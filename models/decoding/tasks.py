@@ -1,0 +1,71 @@
+"""What is done with encoded bytes, which may come from anybody: each task is one image in, facts and bytes out.
+
+The tasks run in worker processes (`models.decoding.worker`) or in the thread that asks; the same code either way, so
+the same bits. This module and what it imports is all that a worker loads: no torch, no FAISS, no service.
+"""
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from models.images import ImageLimits, decode_image, decode_raster, thumbnail
+from models.preprocessing import Preprocessing
+
+GREY_SIDE = 32
+Answer = tuple[dict[str, Any], bytes]
+Task = Callable[[bytes, ImageLimits, dict[str, Any]], Answer]
+
+
+def square(data: bytes, limits: ImageLimits, parameters: dict[str, Any]) -> Answer:
+    """The square that a network reads, (S, S, 3) uint8, and facts about the image.
+
+    The hash of the pixels is of the full scale: asking for it decodes a large JPEG a second time, and changes nothing
+    else.
+    """
+    preprocessing = Preprocessing(parameters["image_size"], parameters["fit"], parameters["interpolation"])
+    raster = decode_raster(data, limits, preprocessing.image_size)
+    levels = preprocessing.square(raster.image)
+    digest = None
+    if parameters["with_pixel_sha256"]:
+        digest = (raster if raster.scale == 1 else decode_raster(data, limits)).pixel_sha256()
+    facts = {"width": raster.width, "height": raster.height, "format": raster.format, "pixel_sha256": digest}
+    return facts, levels.tobytes()
+
+
+def size(data: bytes, limits: ImageLimits, parameters: dict[str, Any]) -> Answer:
+    """Width and height of the upright image, decoded as small as `side` allows."""
+    raster = decode_raster(data, limits, parameters["side"])
+    return {"width": raster.width, "height": raster.height}, b""
+
+
+def small_copy(data: bytes, limits: ImageLimits, parameters: dict[str, Any]) -> Answer:
+    """The thumbnail as WebP."""
+    return {}, thumbnail(data, limits, parameters["side"])
+
+
+def grey(data: bytes, limits: ImageLimits, _parameters: dict[str, Any]) -> Answer:
+    """A grey copy of 32 by 32 pixels, as perceptual hashes read it."""
+    image = Image.fromarray(decode_image(data, limits).pixels).convert("L")
+    return {}, image.resize((GREY_SIDE, GREY_SIDE), Image.Resampling.LANCZOS).tobytes()
+
+
+def altered_copies(data: bytes, limits: ImageLimits, _parameters: dict[str, Any]) -> Answer:
+    """The picture as copies of it look: packed as JPEG, at three quarters of its size, a little brighter."""
+    pixels = decode_image(data, limits).pixels
+    image = Image.fromarray(pixels)
+    smaller = image.resize((max(1, image.width * 3 // 4), max(1, image.height * 3 // 4)), Image.Resampling.BICUBIC)
+    brighter = Image.fromarray(np.minimum(pixels.astype(np.uint16) * 103 // 100, 255).astype(np.uint8))
+    copies = [_encoded(image, "JPEG", quality=75), _encoded(smaller, "PNG"), _encoded(brighter, "JPEG", quality=90)]
+    return {"bytes": [len(one) for one in copies]}, b"".join(copies)
+
+
+def _encoded(image: Image.Image, kind: str, **options: int) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+TASKS: dict[str, Task] = {one.__name__: one for one in (square, size, small_copy, grey, altered_copies)}

@@ -1,0 +1,212 @@
+"""Decoding in processes: the same bits as in a thread, and whatever an image does, it does to itself."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from models.decoding.decoder import Decoder
+from models.decoding.pool import DecodingPool
+from models.errors import (
+    DeadlinePassed,
+    DecoderUnavailable,
+    ImageCrashed,
+    ImageTooLarge,
+    ImageTooSlow,
+    ImageUnreadable,
+    InputError,
+)
+from models.images import ImageLimits
+from models.preprocessing import Preprocessing
+from tests.conftest import png
+from tests.faults.broken_decoder import COMMAND, marked
+from tests.rules.source_tree import ROOT
+
+LIMITS = ImageLimits()
+MEMORY = 128 * 2**20
+SQUARE = Preprocessing(32)
+
+
+def encoded(kind: str, mode: str = "RGB", size: tuple[int, int] = (300, 200), **options: object) -> bytes:
+    pixels = np.random.default_rng(7).integers(0, 256, (size[1], size[0], 4), np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(pixels, "RGBA").convert(mode).save(out, kind, **options)
+    return out.getvalue()
+
+
+PICTURES = {
+    "jpeg": encoded("JPEG"),
+    "turned": encoded("JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"),
+    "png": encoded("PNG", "RGBA"),
+    "webp": encoded("WEBP"),
+    "tiff": encoded("TIFF", "CMYK"),
+    "gif": encoded("GIF", "P"),
+    "bmp": encoded("BMP", "L"),
+    "large": encoded("JPEG", size=(700, 500)),
+}
+
+
+@pytest.fixture(scope="module")
+def decoder() -> Iterator[Decoder]:
+    """Two processes that have the faults an image asks for."""
+    decoder = Decoder(LIMITS, DecodingPool(2, MEMORY, 60, COMMAND))
+    yield decoder
+    decoder.close()
+
+
+@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("fit", ["squash", "crop"])
+def test_the_bits_are_those_of_a_thread(decoder: Decoder, name: str, fit: str) -> None:
+    here, data = Decoder(LIMITS), PICTURES[name]
+    for preprocessing in (Preprocessing(32, fit), Preprocessing(224, fit, "bicubic")):
+        one = decoder.square(data, preprocessing, with_pixel_sha256=True)
+        other = here.square(data, preprocessing, with_pixel_sha256=True)
+        np.testing.assert_array_equal(one.levels, other.levels)
+        assert [one.width, one.height, one.format, one.pixel_sha256] == [
+            other.width, other.height, other.format, other.pixel_sha256,
+        ]  # fmt: skip
+    assert decoder.size(data) == here.size(data) == (other.width, other.height)
+    assert decoder.thumbnail(data) == here.thumbnail(data)
+    assert decoder.altered_copies(data) == here.altered_copies(data)
+    np.testing.assert_array_equal(decoder.grey(data), here.grey(data))
+
+
+def test_refusals_are_the_same(decoder: Decoder) -> None:
+    for data in (b"", b"<svg", PICTURES["png"][:400], PICTURES["jpeg"][:20]):
+        with pytest.raises(ImageUnreadable) as there:
+            decoder.square(data, SQUARE)
+        with pytest.raises(ImageUnreadable) as here:
+            Decoder(LIMITS).square(data, SQUARE)
+        assert str(there.value) == str(here.value)
+    small = Decoder(ImageLimits(pixels_max=100), decoder.pool)
+    with pytest.raises(ImageTooLarge, match="at most 100 pixels"):
+        small.size(PICTURES["png"])
+
+
+@pytest.mark.parametrize("fault", ["abort", "segfault", "raise"])
+def test_a_crash_costs_its_image_only(decoder: Decoder, fault: str) -> None:
+    assert decoder.pool is not None
+    good, lost = png(1), decoder.pool.lost
+    images = [good, marked(good, fault), good, good]
+
+    def one(data: bytes) -> object:
+        try:
+            return decoder.square(data, SQUARE).levels.tobytes()
+        except InputError as error:
+            return type(error)
+
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(one, images))
+    assert found[1] is ImageCrashed and found[0] == found[2] == found[3] == one(good)
+    assert decoder.pool.lost == lost + 2  # tried again once
+    assert len(decoder.pool.pids) <= 2
+
+
+def test_an_image_whose_process_died_by_chance_is_tried_again(decoder: Decoder, tmp_path) -> None:
+    assert decoder.size(marked(png(1), f"once:{tmp_path / 'was here'}")) == (32, 32)
+    assert (tmp_path / "was here").exists()
+
+
+def test_idle_processes_that_were_killed_cost_nobody_anything(decoder: Decoder) -> None:
+    assert decoder.pool is not None
+    decoder.size(png(1))
+    for pid in decoder.pool.pids:
+        os.kill(pid, signal.SIGKILL)
+    assert decoder.size(png(2)) == (32, 32)
+
+
+def test_what_hoards_memory_is_refused_and_the_next_image_has_room(decoder: Decoder) -> None:
+    assert decoder.pool is not None
+    with pytest.raises(ImageTooLarge, match="fit into memory"):
+        decoder.size(marked(png(1), "hoard"))
+    assert decoder.size(PICTURES["large"]) == (700, 500)
+    used = max(psutil.Process(pid).memory_info().rss for pid in decoder.pool.pids)
+    assert used < MEMORY + 100 * 2**20
+
+
+def test_what_does_not_end_is_ended() -> None:
+    pool = DecodingPool(1, MEMORY, 0.3, COMMAND)
+    decoder = Decoder(LIMITS, pool)
+    try:
+        with pytest.raises(ImageTooSlow, match=r"within 0\.3 s"):
+            decoder.size(marked(png(1), "sleep"))
+        assert pool.pids == [] and pool.lost == 1
+    finally:
+        decoder.close()
+
+
+def test_who_finds_no_free_process_is_told_to_come_again() -> None:
+    pool = DecodingPool(1, MEMORY, 1, COMMAND)
+    decoder = Decoder(LIMITS, pool)
+    with ThreadPoolExecutor(1) as thread:
+        stuck = thread.submit(decoder.size, marked(png(1), "sleep"))
+        while not pool.pids:
+            time.sleep(0.01)
+        with pytest.raises(DeadlinePassed):
+            decoder.size(png(1), wait_s=0.05)
+        assert isinstance(stuck.exception(), ImageTooSlow)
+    decoder.close()
+
+
+@pytest.mark.parametrize("command", [(sys.executable, "-c", "pass"), ("/nowhere/python",)])
+def test_processes_that_do_not_start_are_no_fault_of_the_image(command: tuple[str, ...]) -> None:
+    decoder = Decoder(LIMITS, DecodingPool(1, MEMORY, 60, command))
+    with pytest.raises(DecoderUnavailable):
+        decoder.size(png(1))
+    decoder.close()
+
+
+def test_the_end_leaves_no_process_and_no_place_for_later_images() -> None:
+    pool = DecodingPool(2, MEMORY, 60)
+    decoder = Decoder(LIMITS, pool)
+    decoder.size(png(1))
+    (pid,) = pool.pids
+    decoder.close()
+    assert not psutil.pid_exists(pid)
+    with pytest.raises(DecoderUnavailable):
+        decoder.size(png(1))
+
+
+SERVER = """
+import io, sys, threading, time
+from PIL import Image
+from models.decoding.decoder import Decoder
+from models.decoding.pool import DecodingPool
+from models.images import ImageLimits
+from tests.faults.broken_decoder import COMMAND, marked
+out = io.BytesIO()
+Image.new("RGB", (32, 32)).save(out, "PNG")
+image = out.getvalue()
+pool = DecodingPool(2, 2**28, 3600, COMMAND)
+decoder = Decoder(ImageLimits(), pool)
+threading.Thread(target=decoder.size, args=(marked(image, "sleep"),)).start()
+while not pool.pids:
+    time.sleep(0.01)
+decoder.size(image)
+print(*pool.pids, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_kill_9_leaves_no_process_neither_idle_nor_at_work() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVER], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout is not None
+        pids = [int(pid) for pid in server.stdout.readline().split()]
+        assert len(pids) == 2 and all(map(psutil.pid_exists, pids))
+        server.send_signal(signal.SIGKILL)
+        server.wait()
+    until = time.monotonic() + 60
+    while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE for pid in pids):
+        assert time.monotonic() < until, "a decoding process has outlived its server"
+        time.sleep(0.01)

@@ -61,6 +61,7 @@ def run(
     threads: int = 2,
     seed: int = 0,
     vectors: Path | None = None,
+    strange: Sequence[Path] = (),
     systems: Sequence[str] = SYSTEMS,
     resume: bool = False,
 ) -> tuple[Path, Path]:
@@ -68,8 +69,9 @@ def run(
 
     `exact_rows` are searched exactly, `rows` by structures, through filters and after a restart. `vectors`, a .npy
     file, takes the place of drawn rows in the latter; its last 256 are the queries, at most `rows` of it are stored.
-    `systems` are those that the part `approximate` compares. With `resume`, what the report in `out` already holds of
-    that part, measured on the same rows, is kept and not measured again.
+    The last 256 of each file of `strange` are asked for too, with our structures: what is unlike anything stored is
+    what this service is for. `systems` are those that the part `approximate` compares. With `resume`, what the report
+    in `out` already holds of that part, measured on the same rows, is kept and not measured again.
 
     Memory: at a million rows of width 512, about 9 GB: the rows twice, our structures and one peer at a time.
     """
@@ -114,6 +116,9 @@ def run(
             facts = _put_in_use(index, structure, seed, threads)
             if "approximate" in parts and structure in systems:
                 _ours(tell, index, structure, facts, queries, truth, repetitions)
+                if facts["built"]:
+                    for path in strange:
+                        _strange(tell, index, structure, path)
             if "filtered" in parts and facts["built"]:
                 _filtered(tell, index, stored, queries, repetitions, seed)
         for name in peers:
@@ -268,6 +273,16 @@ def _ours(
             **_speed({structure: lambda asked: index.search(asked, K)}, queries, repetitions)[structure],
         },
     )
+
+
+def _strange(tell: Tell, index: AutoIndex, structure: StructureName, path: Path) -> None:
+    """Recall on queries of another kind, and how much larger the second distance is for what was missed."""
+    queries = _given(path, 0)[1]
+    found, truth = index.search(queries, K), index.search(queries, K, exact=True)
+    ratio = found.distances[:, 1] / np.maximum(truth.distances[:, 1], np.finfo(np.float32).tiny)
+    told = {"mean": float(ratio.mean()), "largest": float(ratio.max())}
+    row = {"structure": structure, "queries": path.stem, "recall": _recall(found, truth), "second_distance": told}
+    tell("strange", row)
 
 
 def _peer(

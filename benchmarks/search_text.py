@@ -24,6 +24,18 @@ def search_text(found: dict[str, Any]) -> list[str]:
     size = f"{found['rows']} rows of width {found['width']}, {found.get('data')}"
     if "approximate" in found:
         lines += [f"## Approximate: {size}", "", *_approximate(found["approximate"], k)]
+    if "strange" in found:
+        head = ["structure", "queries", f"recall@{k}", "second distance, times the true one: mean", "largest"]
+        rows = [
+            [
+                one["structure"],
+                one["queries"],
+                f"{one['recall']:.4f}",
+                *(f"{one['second_distance'][which]:.4f}" for which in ("mean", "largest")),
+            ]
+            for one in found["strange"]
+        ]
+        lines += [f"## Strange queries: {size}", "", *table(head, rows)]
     if "filtered" in found:
         head = ["structure", "filter", "allowed", f"recall@{k}", "least returned", "ms", "exact ms"]
         rows = [

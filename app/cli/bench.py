@@ -303,6 +303,10 @@ def search(
     vectors: Annotated[
         Path | None, typer.Option(exists=True, help="A .npy of embeddings in place of drawn rows.")
     ] = None,
+    strange: Annotated[
+        list[Path] | None,
+        typer.Option(exists=True, help="A .npy of other embeddings, the last 256 of which are asked for too."),
+    ] = None,
     systems: Annotated[
         str, typer.Option(help=f"Which the part approximate compares: some of {', '.join(SYSTEMS)}.")
     ] = ",".join(SYSTEMS),
@@ -325,6 +329,7 @@ def search(
         threads=len(os.sched_getaffinity(0)),
         seed=seed,
         vectors=vectors,
+        strange=strange or (),
         systems=_some_of("--systems", systems, SYSTEMS),
         resume=resume,
     )

@@ -51,6 +51,20 @@ def test_every_part_is_measured_and_written(tmp_path, monkeypatch, capsys):
     assert len(told) == len(found["exact"]) + len(found["approximate"]) + len(cases)
 
 
+def test_strange_queries_are_judged_against_the_exact_answer(tmp_path):
+    random = np.random.default_rng(0)
+    strange = tmp_path / "noise.npy"
+    np.save(strange, random.standard_normal((256, 32), dtype=np.float32))
+    as_json, as_text = search_speed.run(
+        tmp_path, 3000, width=32, parts=("approximate",), repetitions=1, threads=1, strange=[strange], systems=["hnsw"]
+    )
+    (row,) = json.loads(as_json.read_text())["strange"]
+    assert row["structure"] == "hnsw" and row["queries"] == "noise"
+    assert 0.3 < row["recall"] <= 1
+    assert 1 <= row["second_distance"]["mean"] <= row["second_distance"]["largest"]
+    assert "## Strange queries: 3000 rows" in as_text.read_text()
+
+
 def test_a_comparison_that_was_cut_short_goes_on(tmp_path, capsys):
     def measure(rows, systems, **more):
         named = {"width": 32, "parts": ("approximate",), "repetitions": 1, "threads": 1, "systems": systems}

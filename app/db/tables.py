@@ -120,6 +120,7 @@ class ImageRow(Base):
     __table_args__ = (
         UniqueConstraint("collection_id", "image_id"),
         Index("ix_images_sequence", "collection_id", "sequence", "id"),
+        Index("ix_images_arrival", "collection_id", "id"),  # for pages in order of arrival
         Index("ix_images_sha256", "sha256"),
         NEVER_AGAIN,
     )

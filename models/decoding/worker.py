@@ -50,20 +50,26 @@ def _answer(tasks: Mapping[str, Task], question: dict[str, Any], data: bytes) ->
 
 
 def end_with(server: int) -> bool:
-    """Have the kernel kill this process when the thread that started it ends; whether the server is still there."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    """Have the kernel kill this process when the thread that started it ends; whether the server is still there.
+
+    Elsewhere than on Linux the closed line ends it, once the image that it has is done.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     return os.getppid() == server
 
 
 def limit_memory(more_bytes: int) -> None:
-    """Let this process allocate so many bytes beyond what it has now, and leave no core files.
+    """Let this process leave no core files and, on Linux, allocate so many bytes beyond what it has now.
 
     Where the whole machine runs short, the kernel is to take this process first.
     """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform != "linux":  # which alone counts what RLIMIT_DATA should
+        return
     status = Path("/proc/self/status").read_text()
     now = next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmData:"))
     resource.setrlimit(resource.RLIMIT_DATA, (now + more_bytes, now + more_bytes))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
 

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from app.db.engine import Database
 from app.db.tables import FitPartRow, FitRow, ScorerRow
 from app.errors import Conflict, NotFound
+from app.kept_scores import KeptScores
 from models.catalog import installed
 from models.contract import FittedScorer, MethodCard
 from models.fitting import restored
@@ -47,6 +48,8 @@ class LoadedFit:
     members: NDArray[np.int64]
     """Keys of the bank at that time, ascending: these images took part."""
     asked: StagesAsked
+    scored: KeptScores
+    """What it said of stored images."""
     memory_bytes: int
 
 
@@ -169,5 +172,6 @@ def _load(session: Session, fit_id: int) -> LoadedFit:
         answers=row.answers,
         members=np.frombuffer(row.member_pks, "<i8"),
         asked=StagesAsked(),
+        scored=KeptScores(),
         memory_bytes=row.state_bytes,
     )

@@ -16,6 +16,13 @@ Limit = Annotated[
     ),
 ]
 OfRole = Annotated[Role | None, Query(description="Only images of this role.")]
+OfScorer = Annotated[
+    str,
+    Query(
+        max_length=128,
+        description="Id of a scorer, fitted on this collection or `dn2`. The images are the same, and their places.",
+    ),
+]
 Rate = Annotated[
     float | None, Query(gt=0, lt=1, description="Share of normal images that may alarm; unset: as the collection is.")
 ]

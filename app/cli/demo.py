@@ -15,7 +15,7 @@ from app.cli.client import folder_settings, open_client
 from app.cli.console import images_progress, messages, print_json, results
 from app.cli.demo_images import MadeImage, digit_images, texture_images
 from app.cli.ingest import ingest_pictures
-from app.cli.options import DataOption, JsonOption, ServerOption, examples
+from app.cli.options import DataOption, JsonOption, ServerOption, called, examples
 from app.cli.score import score_pictures
 from app.cli.sending import Picture
 
@@ -219,5 +219,5 @@ def _say_next(server: str | None, data: Path | None, written: dict[str, list[Pat
     line(f"  curl {textures} '{url}/v1/collections/demo-textures/groups/anomaly?pooling=mean'")
     line("Your own images:")
     where = f" --server {server}" if server else f" --data {data}" if data else ""
-    line(f"  oddity ingest DIR --collection mine{where}")
-    line(f"  oddity score DIR --collection mine --out scores.csv{where}")
+    line(f"  {called()} ingest DIR --collection mine{where}")
+    line(f"  {called()} score DIR --collection mine --out scores.csv{where}")

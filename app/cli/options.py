@@ -1,5 +1,7 @@
 """Options that several commands share, and examples for their help."""
 
+import shutil
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +30,12 @@ WaitOption = Annotated[
     bool, typer.Option("--wait/--no-wait", help="Wait for the end, with a bar, or leave the job to a running service.")
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")]
+
+
+def called() -> str:
+    """What to type for `oddity` here: its path, where the shell would not find it by name."""
+    program = sys.argv[0]
+    return program if Path(program).name == "oddity" and shutil.which("oddity") is None else "oddity"
 
 
 def examples(*lines: str) -> str:

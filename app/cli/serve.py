@@ -19,7 +19,7 @@ from app.access.keyring import Keyring
 from app.cli.client import folder_settings
 from app.cli.console import messages
 from app.cli.failures import CommandFailed
-from app.cli.options import DataOption, examples
+from app.cli.options import DataOption, called, examples
 from app.clock import utc_now
 from app.connections import protocol
 from app.db.engine import Database
@@ -130,7 +130,7 @@ class AnnouncedServer(uvicorn.Server):
             messages().print("It asks for an API key; see `oddity keys`.")
         elif await self._is_empty():
             messages().print(
-                f"There is no collection yet. In another terminal, try: oddity demo --server {url}",
+                f"There is no collection yet. In another terminal, try: {called()} demo --server {url}",
                 soft_wrap=True,
             )
         self.is_announced = True

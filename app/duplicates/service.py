@@ -73,7 +73,12 @@ def show_duplicates(core: Core, name: str, job_id: str, level: str | None, after
             raise NotFound(f"No job `{job_id}` looked for duplicates in `{name}`.", "duplicates_unknown")
         rows = repository.page(session, job_id, level, after, limit + 1)
     following = str(rows[limit - 1].id) if len(rows) > limit else None
-    return {"job": job_id, "state": job.state, "groups": _grouped(rows[:limit]), "next": following}
+    groups = _grouped(rows[:limit])
+    with state.lock.read():
+        for one in itertools.chain.from_iterable(group["images"] for group in groups):
+            pk = state.entries.find(one["id"])
+            one["metadata"] = None if pk is None else state.entries[pk].metadata  # deleted since
+    return {"job": job_id, "state": job.state, "groups": groups, "next": following}
 
 
 def _search(

@@ -30,6 +30,12 @@ AXE = (Path(__file__).parent / "axe_core" / "axe.min.js").read_text(encoding="ut
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 SIZES = {"desktop": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
 
+# A screenshot waits for the pictures in view: at most five seconds, for one that never comes is to be seen too.
+SEEN = """async () => {
+    const inView = [...document.images].filter(one => one.getBoundingClientRect().top < innerHeight * 2);
+    const come = Promise.all(inView.map(one => one.decode().catch(() => {})));
+    await Promise.race([come, new Promise(over => setTimeout(over, 5000))]); }"""
+
 PATIENCE_MS = 30_000  # on a busy machine
 
 Api = httpx2.Client
@@ -185,11 +191,12 @@ def inspect(pictures: Path) -> Inspect:
             for size, viewport in SIZES.items():
                 page.set_viewport_size(viewport)  # type: ignore[arg-type]
                 page.evaluate("scrollTo(0, 0)")
+                page.evaluate(SEEN)
                 page.screenshot(path=pictures / f"{name}-{size}-{scheme}.png", full_page=True)
                 wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
                 assert wide <= 0, f"{name} at {size} size is {wide} px wider than the window"
-            page.set_viewport_size(SIZES["desktop" if scheme == "light" else "phone"])  # type: ignore[arg-type]
-            assert not findings(page), (name, scheme, findings(page))
+                found = findings(page)
+                assert not found, (name, scheme, size, found)
         page.emulate_media(color_scheme="light")
         page.set_viewport_size(SIZES["desktop"])  # type: ignore[arg-type]
 

@@ -587,6 +587,7 @@ class DuplicateImage(Answer):
     distance: float | None
     hash_distance: int | None
     copies: int
+    metadata: dict[str, Any] | None = None  # None once the image is deleted
 
 
 class DuplicateSet(Answer):

@@ -4,11 +4,12 @@ const KEY = "oddity-key"; // kept for this tab only
 
 /** A refusal or a failure, with a sentence for people and, where there is one, what to do about it. */
 export class Problem extends Error {
-  constructor(status, code, detail, advice = "") {
+  constructor(status, code, detail, advice = "", more = {}) {
     super(detail);
     this.status = status;
     this.code = code;
     this.advice = advice;
+    this.more = more;
   }
 }
 
@@ -47,8 +48,9 @@ const sent = async (path, options) => {
   const problem = new Problem(
     response.status,
     body.code || "unknown",
-    body.detail || body.title || `The service answered ${response.status}.`,
+    body.code === "key_missing" ? "This service asks for an API key." : body.detail || body.title || `The service answered ${response.status}.`,
     adviceFor(response.status, response),
+    body,
   );
   if (response.status === 401) window.dispatchEvent(new CustomEvent("oddity-key-wanted"));
   throw problem;
@@ -61,6 +63,18 @@ export const ask = async (path, { method = "GET", json, form, work, signal } = {
   if (work) headers["Idempotency-Key"] = work;
   const response = await sent(path, { method, headers, body: form ?? (json === undefined ? undefined : JSON.stringify(json)), signal });
   return response.status === 204 ? null : response.json();
+};
+
+/** The answer of a scorer that is not through with all images at once: it is asked again until it is; `tell` hears how far it is. */
+export const askOn = async (path, { signal, tell } = {}) => {
+  for (;;) {
+    try {
+      return await ask(path, { signal });
+    } catch (problem) {
+      if (problem.code !== "still_scoring") throw problem;
+      tell?.(problem.more);
+    }
+  }
 };
 
 /** The bytes behind a path, for pictures that need a key. Raises Problem. */

@@ -1,15 +1,17 @@
 // Hooks for what is on its way: loading, acting, following a job.
-import { ask, follow, hasEnded, inCollection } from "./api.js";
+import { ask, askOn, follow, hasEnded, inCollection } from "./api.js";
 import { useCallback, useEffect, useRef, useState } from "./view.js";
 
-/** What a path answers: {data, problem, reload}. With no path nothing is asked; `keeps` shows the answer before until the next is there. */
+/** What a path answers: {data, problem, progress, reload}; `progress` is how far a scorer is that takes longer. With no path nothing is asked; `keeps` shows the answer before until the next is there. */
 export const useAsked = (path, keeps = false) => {
   const [state, setState] = useState({ path: null, data: null, problem: null });
+  const [progress, setProgress] = useState(null);
   const [turn, setTurn] = useState(0);
   useEffect(() => {
     if (!path) return undefined;
     const stop = new AbortController();
-    ask(path, { signal: stop.signal }).then(
+    setProgress(null);
+    askOn(path, { signal: stop.signal, tell: setProgress }).then(
       (data) => setState({ path, data, problem: null }),
       (problem) => problem.name !== "AbortError" && setState((before) => ({ path, data: keeps || before.path === path ? before.data : null, problem })),
     );
@@ -17,7 +19,7 @@ export const useAsked = (path, keeps = false) => {
   }, [path, turn]);
   const reload = useCallback(() => setTurn((one) => one + 1), []);
   const isCurrent = keeps || state.path === path;
-  return { data: isCurrent ? state.data : null, problem: isCurrent ? state.problem : null, reload };
+  return { data: isCurrent ? state.data : null, problem: isCurrent ? state.problem : null, progress: state.path === path ? null : progress, reload };
 };
 
 /** One action at a time: [run, isRunning, problem, setProblem]. */

@@ -14,9 +14,9 @@ import { Score } from "./screens/score.js";
 import { Scorers } from "./screens/scorers.js";
 import { Search } from "./screens/search.js";
 import { Threshold } from "./screens/threshold.js";
-import { html, useEffect, useRef } from "./view.js";
+import { html, useEffect, useRef, useState } from "./view.js";
 
-const COMPARING = ["score", "threshold", "review", "map"]; // need normal images
+const COMPARING = ["score", "threshold", "review", "map"]; // need normal images, and a scorer
 
 const SCREENS = {
   images: ["Images", Images],
@@ -33,9 +33,22 @@ const SCREENS = {
 export const Collection = ({ name, screen, asked, changed }) => {
   const { data, problem, reload } = useAsked(inCollection(name));
   const tabs = useRef(null);
+  const [ends, setEnds] = useState("");
+  const look = () => {
+    const { scrollLeft, clientWidth, scrollWidth } = tabs.current;
+    setEnds(`${scrollLeft > 4 ? "more-before" : ""} ${scrollLeft + clientWidth < scrollWidth - 4 ? "more-after" : ""}`);
+  };
   useEffect(() => {
-    const here = tabs.current?.querySelector("[aria-current]");
-    if (here) tabs.current.scrollLeft = here.offsetLeft - (tabs.current.clientWidth - here.offsetWidth) / 2;
+    if (!tabs.current) return undefined;
+    const show = () => {
+      const here = tabs.current.querySelector("[aria-current]");
+      if (here) tabs.current.scrollLeft = here.offsetLeft - (tabs.current.clientWidth - here.offsetWidth) / 2;
+      look();
+    };
+    const watch = new ResizeObserver(show);
+    watch.observe(tabs.current);
+    show();
+    return () => watch.disconnect();
   }, [screen, Boolean(data)]);
   const refresh = () => {
     reload();
@@ -50,15 +63,16 @@ export const Collection = ({ name, screen, asked, changed }) => {
   const others = [[anomalous, "anomalous"], [unlabelled, "unlabelled"], [example, "in classes"]].filter(([some]) => some);
   return html`<div class="collection-head">
       <h1>${name}</h1>
-      <p class="quiet">${plural(normal, "normal image")}${others.map(([some, words]) => ` · ${count(some)} ${words}`)} · false-alarm rate ${percent(data.false_alarm_rate)}${data.description ? ` · ${data.description}` : ""}</p>
-      ${data.weights_label === "stand-in" && html`<p class="quiet warn-words">Weights: stand-in. Random ones, for trying things out; name real weights before judging photographs.</p>`}
+      <p class="quiet facts-line"><span>${plural(normal, "normal image")}</span>${others.map(([some, words]) => html` · <span>${count(some)} ${words}</span>`)} · <span>false-alarm rate ${percent(data.false_alarm_rate)}</span></p>
+      ${data.description && html`<p>${data.description}</p>`}
+      ${data.weights_label === "stand-in" && html`<p class="caution"><strong>Stand-in weights</strong> are random: good for trying out, not for judging photographs.</p>`}
     </div>
-    <nav ref=${tabs} class="tabs" aria-label=${`Screens of ${name}`}>
-      ${Object.entries(SCREENS).map(([id, [words]]) => html`<a href=${screenOf(name, id)} aria-current=${id === screen ? "page" : undefined}>${words}</a>`)}
+    <nav ref=${tabs} class=${`tabs ${ends}`} onScroll=${look} aria-label=${`Screens of ${name}`}>
+      ${Object.entries(SCREENS).map(([id, [words]]) => html`<a href=${screenOf(name, id, COMPARING.includes(id) ? { scorer: asked.scorer } : {})} aria-current=${id === screen ? "page" : undefined}>${words}</a>`)}
     </nav>
     <section aria-label=${title} class="screen">
       ${!normal && COMPARING.includes(screen) && html`<${Note}>There is no normal image yet, so nothing can be compared. <a href=${screenOf(name, "images")}>Add some under Images.</a><//>`}
       <${Screen} key=${screen} collection=${data} name=${name} asked=${asked} changed=${refresh} />
     </section>
-    ${asked.image && html`<${ImageDialog} key=${asked.image} collection=${data} id=${asked.image} onClose=${closeImage} changed=${refresh} />`}`;
+    ${asked.image && html`<${ImageDialog} key=${asked.image} collection=${data} id=${asked.image} scorer=${asked.scorer} onClose=${closeImage} changed=${refresh} />`}`;
 };

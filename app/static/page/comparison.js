@@ -14,7 +14,7 @@ import { html, useState } from "./view.js";
 
 const STORED = 24;
 
-const Side = ({ result }) => html`<td><${Verdict} anomalous=${result.anomalous} /></td><td class="number">${pValue(result.p_value)}</td><td class="number wide-only">${significant(result.score)}</td>`;
+const Side = ({ result }) => html`<td><${Verdict} anomalous=${result.anomalous} /><span class="phone-only quiet number">p = ${pValue(result.p_value)}</span></td><td class="number wide-only">${pValue(result.p_value)}</td><td class="number wide-only">${significant(result.score)}</td>`;
 
 export const Comparison = ({ collection, name, scorers }) => {
   const selection = useSelection(name);
@@ -55,7 +55,7 @@ export const Comparison = ({ collection, name, scorers }) => {
     ${rows &&
     html`<p role="status"><strong>They agree on ${agree} of ${plural(rows.length, "image")}</strong> at the collection's false-alarm rate${agree < rows.length ? "; the others come first" : ""}.${learnt ? ` ${plural(learnt, "image")} took part in a fit, so that scorer has seen ${learnt === 1 ? "it" : "them"} before: compare new images for a fair picture.` : ""}</p>
       <div class="table-frame" tabindex="0" role="region" aria-label="Both scorers, image by image"><table>
-        <thead><tr><th scope="col">Image</th><th scope="col">${first}</th><th scope="col">p</th><th scope="col" class="wide-only">score</th><th scope="col">${other}</th><th scope="col">p</th><th scope="col" class="wide-only">score</th></tr></thead>
+        <thead><tr><th scope="col">Image</th><th scope="col">${first}</th><th scope="col" class="wide-only">p</th><th scope="col" class="wide-only">score</th><th scope="col">${other}</th><th scope="col" class="wide-only">p</th><th scope="col" class="wide-only">score</th></tr></thead>
         <tbody>${rows.map(({ one, two }) => html`<tr class=${one.anomalous === two.anomalous ? "" : "differs"}>
           <th scope="row"><span class="with-picture"><${Picture} path=${one.id && imagePath(name, one.id)} file=${one.file} alt="" width="36" height="36" />${one.id ? html`<button type="button" class="link" onClick=${() => openImage(one.id)}>${one.title}</button>` : one.title}</span></th>
           <${Side} result=${one} /><${Side} result=${two} />

@@ -1,5 +1,6 @@
 // Taking images from a person: by dropping files or folders, or by choosing them.
 import { plural } from "./format.js";
+import { Icon } from "./icons.js";
 import { html, useRef, useState } from "./view.js";
 
 const IMAGES = /\.(avif|bmp|gif|jpe?g|png|tiff?|webp)$/i;
@@ -51,7 +52,7 @@ export const DropZone = ({ onFiles, title, hint, isBusy, children }) => {
     onDragLeave=${() => setOver(false)}
     onDrop=${drop}
   >
-    <p><strong>${title}</strong> <span class="quiet">${hint}</span></p>
+    <p class="drop-words"><${Icon} name="upload" /><span><strong>${title}</strong> <span class="quiet">${hint}</span></span></p>
     <div class="row">
       <button type="button" disabled=${isBusy} onClick=${() => files.current.click()}>Choose images</button>
       <button type="button" disabled=${isBusy} onClick=${() => folder.current.click()}>Choose a folder</button>

@@ -3,34 +3,34 @@ import { ask, imagePath, inCollection, part } from "./api.js";
 import { useAction, useAsked } from "./asking.js";
 import { select } from "./carried.js";
 import { Choice } from "./fields.js";
-import { bytes, moment, nameOf, pValue, ROLES, significant } from "./format.js";
+import { bytes, moment, nameOf, ROLES, significant } from "./format.js";
 import { Loading, ProblemNote } from "./notices.js";
 import { Picture, Thumb } from "./pictures.js";
 import { go, screenOf } from "./route.js";
-import { ScoreBar, Verdict } from "./verdicts.js";
+import { ScoreBar, Standing } from "./verdicts.js";
 import { html, useEffect, useRef, useState } from "./view.js";
 
-const Scored = ({ name, id }) => {
+const Scored = ({ name, id, scorer }) => {
   const [answer, setAnswer] = useState(null);
   const [problem, setProblem] = useState(null);
   useEffect(() => {
     const stop = new AbortController();
-    ask(inCollection(name, "/anomaly"), { method: "POST", json: { ids: [id] }, signal: stop.signal }).then(setAnswer, (error) => error.name !== "AbortError" && setProblem(error));
+    ask(inCollection(name, "/anomaly"), { method: "POST", json: { ids: [id], ...(scorer ? { scorer } : {}) }, signal: stop.signal }).then(setAnswer, (error) => error.name !== "AbortError" && setProblem(error));
     return () => stop.abort();
-  }, [name, id]);
+  }, [name, id, scorer]);
   if (problem) return html`<p class="quiet">${problem.message}</p>`;
   if (!answer) return html`<${Loading} what="Scoring" />`;
   const [result] = answer.results;
   if (result.problem) return html`<${ProblemNote} problem=${result.problem} />`;
   return html`<div class="scored">
-    <p><${Verdict} anomalous=${result.anomalous} /> p = ${pValue(result.p_value)}, score ${significant(result.score)}</p>
+    <${Standing} result=${result} calibration=${answer.calibration} scorer=${scorer} />
     <${ScoreBar} score=${result.score} threshold=${answer.calibration.threshold} />
     <h3>Nearest normal images</h3>
     <div class="strip">${result.neighbours.map((near) => html`<${Thumb} collection=${name} image=${near} note=${significant(near.distance)} />`)}</div>
   </div>`;
 };
 
-export const ImageDialog = ({ collection, id, onClose, changed }) => {
+export const ImageDialog = ({ collection, id, scorer, onClose, changed }) => {
   const name = collection.name;
   const dialog = useRef(null);
   const { data: image, problem, reload } = useAsked(inCollection(name, `/images/${part(id)}`));
@@ -70,7 +70,7 @@ export const ImageDialog = ({ collection, id, onClose, changed }) => {
     html`<div class="image-body">
       <div class="image-large"><${Picture} path=${imagePath(name, id, "content")} alt=${`Stored image ${nameOf(image)}`} /></div>
       <div class="image-side">
-        <${Scored} key=${image.sequence} name=${name} id=${id} />
+        <${Scored} key=${image.sequence} name=${name} id=${id} scorer=${scorer} />
         <div class="row">
           <${Choice} label="Role" value=${image.role} setValue=${setRole} disabled=${isSaving} options=${Object.entries(ROLES)} />
           <button type="button" onClick=${alike}>More like this</button>

@@ -6,6 +6,12 @@ export const VERDICT_MIN = 10;
 /** How many of n calibration images may lie above the border at this rate, at least 1. */
 export const mayAlarm = (rate, n) => Math.min(Math.max(Math.floor(rate * (n + 1) + SLACK), 1), Math.max(n, 1));
 
+/** A p-value in plain words: how many of the n normal images score as high. */
+export const standing = (p, n) => {
+  const above = Math.round(p * (n + 1)) - 1;
+  return above ? `${above} of ${n} normal images score as high` : `none of ${n} normal images scores as high`;
+};
+
 /** The rate that the border really has. */
 export const realRate = (rate, n) => mayAlarm(rate, n) / (n + 1);
 

@@ -2,6 +2,7 @@
 import { Collection } from "./collection.js";
 import { setKey } from "./api.js";
 import { useAsked } from "./asking.js";
+import { Icon } from "./icons.js";
 import { go, address, useRoute } from "./route.js";
 import { Collections } from "./screens/collections.js";
 import { Jobs } from "./screens/jobs.js";
@@ -28,7 +29,7 @@ const ThemeButton = () => {
       // Then the choice lasts until the page is closed.
     }
   };
-  return html`<button type="button" class="quiet-button" onClick=${change} aria-label=${`Use the ${other} theme`}>${other === "dark" ? "Dark" : "Light"}</button>`;
+  return html`<button type="button" class="quiet-button" onClick=${change} title=${`Use the ${other} theme`} aria-label=${`Use the ${other} theme`}><${Icon} name=${other === "dark" ? "moon" : "sun"} /></button>`;
 };
 
 const KeyDialog = ({ onDone }) => {
@@ -92,7 +93,7 @@ const Page = () => {
       </select></label>`}
       <span class="spring"></span>
       <a href="/docs" class="quiet wide-only">REST interface</a>
-      <button type="button" class="quiet-button" onClick=${() => setKeyOpen(true)}>Key</button>
+      <button type="button" class="quiet-button" onClick=${() => setKeyOpen(true)} title="API key"><${Icon} name="key" /> <span>Key</span></button>
       <${ThemeButton} />
     </header>
     <main id="main" ref=${main} tabindex="-1">

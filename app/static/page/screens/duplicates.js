@@ -2,7 +2,7 @@
 import { ask, hasEnded, inCollection, newWork, pages, part } from "../api.js";
 import { useAction, useAsked, useJob } from "../asking.js";
 import { Check } from "../fields.js";
-import { moment, plural, short, significant } from "../format.js";
+import { moment, nameOf, plural, significant } from "../format.js";
 import { Empty, JobProgress, ProblemNote } from "../notices.js";
 import { Thumb } from "../pictures.js";
 import { html, useEffect, useState } from "../view.js";
@@ -18,14 +18,14 @@ const Group = ({ name, group, changed }) => {
   const others = group.images.slice(1).map((one) => one.id);
   const [isGone, setGone] = useState(false);
   const [remove, isRemoving, problem] = useAction(async () => {
-    if (!window.confirm(`Keep ${short(group.images[0].id)} and delete ${plural(others.length, "image")}?`)) return;
+    if (!window.confirm(`Keep ${nameOf(group.images[0])} and delete ${plural(others.length, "image")}?`)) return;
     await ask(inCollection(name, "/images/delete"), { method: "POST", json: { ids: others } });
     setGone(true);
     changed();
   });
   if (isGone) return html`<li class="panel"><p class="quiet">One is kept; ${plural(others.length, "image")} deleted.</p></li>`;
   return html`<li class="panel">
-    <div class="grid">${group.images.map((one, place) => html`<${Thumb} collection=${name} image=${{ id: one.id }} caption=${short(one.id)} note=${place === 0 ? "first" : !one.distance ? "" : `at ${significant(one.distance)}`} />`)}</div>
+    <div class="grid">${group.images.map((one, place) => html`<${Thumb} collection=${name} image=${one} note=${place === 0 ? "first" : !one.distance ? "" : `at ${significant(one.distance)}`} />`)}</div>
     <div class="row"><button type="button" class="danger" disabled=${isRemoving} onClick=${remove}>Keep the first, delete ${others.length === 1 ? "the other" : `the ${others.length} others`}</button></div>
     <${ProblemNote} problem=${problem} title="Not deleted." />
   </li>`;
@@ -59,6 +59,6 @@ export const Duplicates = ({ name, changed }) => {
     ${groups &&
     Object.entries(LEVELS).map(([level, [title, words]]) => {
       const some = groups.filter((one) => one.level === level);
-      return some.length > 0 && html`<section aria-label=${title}><h2>${title}: ${plural(some.length, "set")}</h2><p class="quiet">${words}</p><ul class="plain-list">${some.map((one) => html`<${Group} key=${`${level} ${one.group}`} name=${name} group=${one} changed=${changed} />`)}</ul></section>`;
+      return some.length > 0 && html`<section aria-label=${title}><h2>${title}: ${plural(some.length, "set")}</h2><p class="quiet">${words}</p><ul class="cards">${some.map((one) => html`<${Group} key=${`${level} ${one.group}`} name=${name} group=${one} changed=${changed} />`)}</ul></section>`;
     })}`;
 };

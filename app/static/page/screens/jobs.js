@@ -35,11 +35,11 @@ const Live = ({ job, changed }) => {
 
 const Ended = ({ job }) => html`<tr>
   <th scope="row">${titleOf(job)}</th>
-  <td>${job.collection ? html`<a href=${screenOf(job.collection, "images")}>${job.collection}</a>` : "–"}</td>
-  <td class=${job.state === "failed" ? "bad-words" : ""}>${stateOf(job)}</td>
-  <td>${moment(job.created_at)}</td>
-  <td>${took(job)}</td>
-  <td class="wide">${job.problem?.detail || (job.result ? html`<details><summary>Result</summary><pre tabindex="0">${JSON.stringify(job.result, null, 1).slice(0, 4000)}</pre></details>` : "")}</td>
+  <td data-head="Collection">${job.collection ? html`<a href=${screenOf(job.collection, "images")}>${job.collection}</a>` : "–"}</td>
+  <td data-head="State" class=${job.state === "failed" ? "bad-words" : ""}>${stateOf(job)}</td>
+  <td data-head="Asked for">${moment(job.created_at)}</td>
+  <td data-head="Took">${took(job) || "–"}</td>
+  <td data-head="Outcome" class="wide">${job.problem?.detail || (job.result ? html`<details><summary>Result</summary><pre tabindex="0">${JSON.stringify(job.result, null, 1).slice(0, 4000)}</pre></details>` : "")}</td>
 </tr>`;
 
 export const Jobs = () => {
@@ -57,7 +57,7 @@ export const Jobs = () => {
     ${data && !jobs.length && html`<${Empty} title="No job yet"><p>Fitting a scorer, importing a folder or looking for duplicates is a job; each shows here how far it is.</p><//>`}
     ${live.length > 0 && html`<ul class="plain-list">${live.map((one) => html`<${Live} key=${one.id} job=${one} changed=${reload} />`)}</ul>`}
     ${ended.length > 0 &&
-    html`<div class="table-frame" tabindex="0" role="region" aria-label="Jobs that have ended"><table>
+    html`<div class="table-frame" tabindex="0" role="region" aria-label="Jobs that have ended"><table class="stacks">
       <thead><tr><th scope="col">Job</th><th scope="col">Collection</th><th scope="col">State</th><th scope="col">Asked for</th><th scope="col">Took</th><th scope="col">Outcome</th></tr></thead>
       <tbody>${ended.map((one) => html`<${Ended} key=${one.id} job=${one} />`)}</tbody>
     </table></div>`}`;

@@ -1,33 +1,34 @@
 // What a person should look at next: strange images without a verdict of theirs, alarms in the bank, and pairs.
-import { ask, imagePath, inCollection, pages, part } from "../api.js";
-import { useAction, useAsked, useLatest } from "../asking.js";
+import { ask, askOn, imagePath, inCollection, pages, part } from "../api.js";
+import { useAction, useAsked, useJudges, useLatest } from "../asking.js";
 import { giveFeedback, KINDS, undoFeedback } from "../feedback.js";
 import { count, moment, nameOf, plural, pValue, ROLES, short, significant } from "../format.js";
 import { Empty, Loading, ProblemNote } from "../notices.js";
 import { Pairs } from "../pairs.js";
 import { Picture, Thumb } from "../pictures.js";
-import { ScoreBar, Verdict } from "../verdicts.js";
+import { LIVE, ScorerChoice, ScoringProgress, useScorer } from "../scorers.js";
+import { ScoreBar, Standing } from "../verdicts.js";
 import { html, useEffect, useRef, useState } from "../view.js";
 
 const NEXT = 8;
 
 /** Images to look at, strangest first: those nobody judged, then alarms in the bank that nobody has confirmed as good. */
-const queueOf = async (name) => {
-  const [open, bank, given] = await Promise.all([
-    ask(inCollection(name, "/scores?role=unlabelled&limit=500")),
-    ask(inCollection(name, "/scores?role=normal&limit=500")),
-    pages(inCollection(name, "/feedback"), "feedback"),
-  ]);
+const queueOf = async (name, scorer, options) => {
+  const by = scorer === LIVE ? "" : `&scorer=${part(scorer)}`;
+  const given = await pages(inCollection(name, "/feedback"), "feedback");
+  // One after the other: the progress that is told is that of one.
+  const open = await askOn(inCollection(name, `/scores?role=unlabelled&limit=500${by}`), options);
+  const bank = await askOn(inCollection(name, `/scores?role=normal&limit=500${by}`), options);
   const settled = new Set(given.filter((one) => !one.undone_at).map((one) => one.image));
   const alarms = bank.images.filter((one) => one.anomalous && !settled.has(one.id));
-  return { images: [...open.images, ...alarms], threshold: open.calibration.threshold, given };
+  return { images: [...open.images, ...alarms], calibration: open.calibration, given };
 };
 
-const Explained = ({ name, image }) => {
+const Explained = ({ name, image, scorer }) => {
   const [found, setFound] = useState(null);
   useEffect(() => {
     const stop = new AbortController();
-    ask(inCollection(name, "/anomaly"), { method: "POST", json: { ids: [image.id], neighbours: 4 }, signal: stop.signal }).then(
+    ask(inCollection(name, "/anomaly"), { method: "POST", json: { ids: [image.id], neighbours: 4, scorer }, signal: stop.signal }).then(
       (answer) => setFound(answer.results[0]),
       () => {}, // the image can be judged without its neighbours
     );
@@ -53,7 +54,7 @@ const History = ({ name, given, changed }) => {
   </details>`;
 };
 
-const Judging = ({ name, image, threshold, onDone, onSkip }) => {
+const Judging = ({ name, image, calibration, scorer, onDone, onSkip }) => {
   const panel = useRef(null);
   const [say, isSaying, problem] = useAction(async (kind) => {
     // Of an image that passed there is no false alarm: calling it normal is a change of role.
@@ -74,29 +75,35 @@ const Judging = ({ name, image, threshold, onDone, onSkip }) => {
     <div class="image-large"><${Picture} path=${imagePath(name, image.id, "content")} alt=${`Image ${nameOf(image)}`} /></div>
     <div class="review-side">
       <h2>${nameOf(image)}</h2>
-      <p><${Verdict} anomalous=${image.anomalous} /> p = ${pValue(image.p_value)}, score ${significant(image.score)} <span class="quiet">· ${ROLES[image.role]}</span></p>
-      <${ScoreBar} score=${image.score} threshold=${threshold} />
+      <${Standing} result=${image} calibration=${calibration} />
+      <${ScoreBar} score=${image.score} threshold=${calibration.threshold} />
+      <p class="quiet small">Kept as ${ROLES[image.role]}${image.took_part ? `; ${scorer} has learnt from it` : ""}.</p>
       <div class="row ways">
         ${ways.map(([kind, words, letter]) => html`<button type="button" class=${kind === "confirmed" || kind === "missed" ? "danger strong" : "strong"} disabled=${isSaying} onClick=${() => say(kind)} aria-keyshortcuts=${letter}>${words} <kbd aria-hidden="true">${letter.toUpperCase()}</kbd></button>`)}
         <button type="button" disabled=${isSaying} onClick=${() => onSkip(image)} aria-keyshortcuts="s">Skip <kbd aria-hidden="true">S</kbd></button>
       </div>
       <${ProblemNote} problem=${problem} title="Not noted." />
-      <${Explained} name=${name} image=${image} />
+      <${Explained} name=${name} image=${image} scorer=${scorer} />
     </div>
   </section>`;
 };
 
-export const Review = ({ collection, name, changed }) => {
+export const Review = ({ name, asked, changed }) => {
   const [queue, setQueue] = useState(null);
   const [last, setLast] = useState(null);
-  const [load, , problem] = useLatest(async (signal) => {
-    const found = await queueOf(name);
+  const [progress, setProgress] = useState(null);
+  const [scorer, setScorer] = useScorer(asked);
+  const { judges } = useJudges(name);
+  const [load, isLoading, problem] = useLatest(async (signal) => {
+    setProgress(null);
+    const found = await queueOf(name, scorer, { signal, tell: setProgress });
     if (!signal.aborted) setQueue(found);
   });
   const { data: pairs, reload: nextPair } = useAsked(inCollection(name, "/feedback/next-pair"), true);
   useEffect(() => {
+    setQueue(null);
     load();
-  }, [name]);
+  }, [name, scorer]);
   const without = (image) => setQueue((before) => ({ ...before, images: before.images.filter((one) => one.id !== image.id) }));
   const done = (image, kind, given) => {
     without(image);
@@ -112,13 +119,14 @@ export const Review = ({ collection, name, changed }) => {
   });
   const skip = (image) => setQueue((before) => ({ ...before, images: [...before.images.filter((one) => one.id !== image.id), image] }));
   const [first, ...rest] = queue?.images || [];
-  return html`<${ProblemNote} problem=${problem} title="There is no queue." />
-    ${!queue && !problem && html`<${Loading} what="Looking for what is strange" />`}
-    ${queue && html`<div class="row between"><p role="status">${plural(queue.images.length, "image")} to look at, the strangest first.</p>
-      ${last && html`<p>${last.kind === "normal" ? "Normal" : KINDS[last.kind]}: ${nameOf(last.image)}. <button type="button" disabled=${isUndoing} onClick=${undo}>Undo</button></p>`}</div>`}
+  return html`${(judges?.length > 1 || scorer !== LIVE) && html`<div class="row bottom"><${ScorerChoice} scorer=${scorer} setScorer=${setScorer} judges=${judges} /></div>`}
+    <${ProblemNote} problem=${problem} title="There is no queue." />
+    ${!queue && isLoading && (progress ? html`<${ScoringProgress} scorer=${scorer} progress=${progress} />` : html`<${Loading} what="Looking for what is strange" />`)}
+    ${queue && html`<div class="row between"><p role="status"><strong>${plural(queue.images.length, "image")}</strong> to look at, the strangest first.</p>
+      ${last && html`<p class="said">${last.kind === "normal" ? "Normal" : KINDS[last.kind]}: ${nameOf(last.image)}. <button type="button" disabled=${isUndoing} onClick=${undo}>Undo</button></p>`}</div>`}
     <${ProblemNote} problem=${undoProblem} title="Not undone." />
     ${queue && !first && html`<${Empty} title="Nothing is waiting"><p>Add images as “unlabelled” under Images, and the strange ones come up here.</p><//>`}
-    ${first && html`<${Judging} key=${first.id} name=${name} image=${first} threshold=${queue.threshold} onDone=${done} onSkip=${skip} />`}
+    ${first && html`<${Judging} key=${first.id} name=${name} image=${first} calibration=${queue.calibration} scorer=${scorer} onDone=${done} onSkip=${skip} />`}
     ${rest.length > 0 && html`<section aria-label="Next in the queue"><h2>Next</h2><div class="grid">${rest.slice(0, NEXT).map((one) => html`<${Thumb} key=${one.id} collection=${name} image=${one} mark=${`is-${one.role}`} note=${`p = ${pValue(one.p_value)}`} />`)}</div></section>`}
     ${pairs && html`<${Pairs} name=${name} asked=${pairs} next=${nextPair} />`}
     ${queue && html`<${History} name=${name} given=${queue.given} changed=${() => {

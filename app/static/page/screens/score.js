@@ -3,7 +3,7 @@ import { ask, batches, formOf, imagePath, inCollection } from "../api.js";
 import { useAction, useJudges, useLatest } from "../asking.js";
 import { useSelection } from "../carried.js";
 import { DropZone } from "../dropping.js";
-import { Check, Choice, RateField } from "../fields.js";
+import { Check, RateField } from "../fields.js";
 import { lengthOf, percent, plural, pValue, significant, nameOf } from "../format.js";
 import { HeatControl, HeatPicture } from "../heat.js";
 import { alarms, isSupported, realRate } from "../judging.js";
@@ -11,7 +11,8 @@ import { Note, ProblemNote, Progress } from "../notices.js";
 import { Thumb } from "../pictures.js";
 import { FeedbackButtons } from "../feedback.js";
 import { FitHere } from "../fitting.js";
-import { ScoreBar, Verdict } from "../verdicts.js";
+import { ScorerChoice, useScorer } from "../scorers.js";
+import { ScoreBar, Standing, Verdict } from "../verdicts.js";
 import { html, useState } from "../view.js";
 
 /** Score files or stored images in bearable requests; `tell` hears how far it is. */
@@ -62,14 +63,16 @@ const Result = ({ name, result, scorer, rate, calibration, strength, changed }) 
     <${HeatPicture} path=${result.id && imagePath(name, result.id, "content")} file=${result.file} alt=${result.title} heatmap=${map || result.heatmap} strength=${map ? 0.8 : strength} />
     <div class="result-words">
       <h3>${result.title}</h3>
-      <p><${Verdict} anomalous=${anomalous} /></p>
-      <p><span class="number">p = ${pValue(result.p_value)}</span> <span class="quiet">score ${significant(result.score)}</span></p>
+      <${Standing} result=${result} calibration=${calibration} anomalous=${anomalous} />
       ${rate === calibration.requested && html`<${ScoreBar} score=${result.score} threshold=${calibration.threshold} />`}
       ${result.known_anomaly && html`<p class="quiet">Nearest known defect: ${nameOf(result.known_anomaly)} at ${significant(result.known_anomaly.distance)}.</p>`}
+    </div>
+    <div class="result-ways">
       <${FeedbackButtons} name=${name} source=${result} anomalous=${anomalous} changed=${changed} />
       <${Why} name=${name} result=${result} scorer=${scorer} map=${map} setMap=${setMap} />
     </div>
     <div class="result-near" role="group" aria-label="Nearest normal images">
+      <p class="caption" aria-hidden="true">Nearest normal images</p>
       ${result.neighbours.map((near) => html`<${Thumb} collection=${name} image=${near} caption=${nameOf(near)} note=${significant(near.distance)} />`)}
     </div>
   </li>`;
@@ -88,10 +91,10 @@ const SetResult = ({ name, set }) => html`<div class="panel">
   })}</ol>
 </div>`;
 
-export const Score = ({ collection, name, changed }) => {
+export const Score = ({ collection, name, asked, changed }) => {
   const selection = useSelection(name);
   const { judges, methods, problem: scorersProblem, reload } = useJudges(name);
-  const [scorer, setScorer] = useState("dn2");
+  const [scorer, setScorer] = useScorer(asked);
   const [rate, setRate] = useState(collection.false_alarm_rate);
   const [isSet, setIsSet] = useState(false);
   const [found, setFound] = useState(null);
@@ -124,10 +127,10 @@ export const Score = ({ collection, name, changed }) => {
       ${selection.images.length > 0 && html`<button type="button" disabled=${isScoring} onClick=${() => score({ images: selection.images })}>Score the ${selection.images.length} chosen</button>`}
     <//>
     <div class="row bottom">
-      <${Choice} label="Scorer" value=${scorer} setValue=${(id) => {
+      <${ScorerChoice} scorer=${scorer} setScorer=${(id) => {
         setScorer(id);
         if (last && !isSet) score(last, id);
-      }} disabled=${isSet} options=${usable.map((one) => [one.id, one.fit?.heatmap ? `${one.id} (heat map)` : one.id])} />
+      }} judges=${judges} disabled=${isSet} />
       <${RateField} rate=${rate} setRate=${setRate} />
       <${Check} label="Judge them as one set" value=${isSet} setValue=${setIsSet} />
     </div>

@@ -1,12 +1,13 @@
 // Where the border lies, and what another false-alarm rate would change, at once.
-import { ask, inCollection } from "../api.js";
-import { useAction, useAsked, useRested } from "../asking.js";
+import { ask, inCollection, part } from "../api.js";
+import { useAction, useAsked, useJudges, useRested } from "../asking.js";
 import { RateField } from "../fields.js";
 import { count, percent, plural, ROLES, significant } from "../format.js";
 import { Histogram } from "../histogram.js";
 import { alarms, border, isSupported, realRate, VERDICT_MIN } from "../judging.js";
 import { Empty, Loading, Note, ProblemNote } from "../notices.js";
 import { Thumb } from "../pictures.js";
+import { LIVE, ScorerChoice, ScoringProgress, useScorer } from "../scorers.js";
 import { html, useMemo, useState } from "../view.js";
 
 const [LOWEST, HIGHEST] = [0.001, 0.5];
@@ -23,11 +24,15 @@ const Changes = ({ name, title, images, words }) =>
     ${images.length > SHOWN && html`<p class="quiet">and ${count(images.length - SHOWN)} more.</p>`}
   </section>`;
 
-export const Threshold = ({ collection, name, changed }) => {
+export const Threshold = ({ collection, name, asked, changed }) => {
   const own = collection.false_alarm_rate;
   const [rate, setRate] = useState(own);
   const rested = useRested(rate);
-  const { data, problem } = useAsked(inCollection(name, `/scores?limit=2000&false_alarm_rate=${rested}`), true);
+  const [scorer, setScorer] = useScorer(asked);
+  const { judges } = useJudges(name);
+  const by = scorer === LIVE ? "" : `&scorer=${part(scorer)}`;
+  const { data: told, problem, progress } = useAsked(inCollection(name, `/scores?limit=2000&false_alarm_rate=${rested}${by}`), true);
+  const data = told?.scorer === scorer ? told : null;
   const [keep, isKeeping, keepProblem] = useAction(async () => {
     await ask(inCollection(name), { method: "PATCH", json: { false_alarm_rate: rate } });
     changed();
@@ -41,13 +46,15 @@ export const Threshold = ({ collection, name, changed }) => {
       begin: images.filter((one) => is(one, rate) && !is(one, own)),
       stop: images.filter((one) => !is(one, rate) && is(one, own)),
       of: Object.keys(ROLES).map((role) => {
+        if (role === "normal") return [role, n, scores.filter((one) => one > border(scores, rate)).length]; // those that the border rests on
         const some = images.filter((one) => one.role === role);
         return [role, some.length, some.filter((one) => is(one, rate)).length];
       }),
     };
   }, [data, rate, own]);
-  if (problem && !data) return html`<${ProblemNote} problem=${problem} />`;
-  if (!data) return html`<${Loading} what="Looking at the scores" />`;
+  const choice = judges?.length > 1 || scorer !== LIVE ? html`<${ScorerChoice} scorer=${scorer} setScorer=${setScorer} judges=${judges} />` : null;
+  if (problem && !data) return html`<div class="row bottom">${choice}</div><${ProblemNote} problem=${problem} />`;
+  if (!data) return html`<div class="row bottom">${choice}</div>${progress ? html`<${ScoringProgress} scorer=${scorer} progress=${progress} />` : html`<${Loading} what="Looking at the scores" />`}`;
   if (n < VERDICT_MIN) {
     return html`<${Empty} title="Too few normal images for a border"><p>${plural(n, "image")} can be compared with the others; ${VERDICT_MIN} are needed for a verdict, and ${Math.ceil(1 / own - 1)} for a false-alarm rate of ${percent(own)}.</p><//>`;
   }
@@ -60,6 +67,7 @@ export const Threshold = ({ collection, name, changed }) => {
   return html`<p>An image alarms when its score lies above the border. You say how many good images may alarm by mistake; the border follows.</p>
     <div class="panel">
       <div class="row bottom">
+        ${choice}
         <label class="field grow"><span>Fewer false alarms to the left, fewer misses to the right</span>
           <input type="range" min="0" max="1000" step="1" value=${toSlider(rate)} aria-label="False-alarm rate, slider" aria-valuetext=${percent(rate)} onInput=${(event) => setRate(fromSlider(Number(event.target.value)))} />
         </label>

@@ -30,7 +30,8 @@ export const Histogram = ({ groups, border }) => {
   const all = groups.flatMap((one) => one.scores);
   if (!all.length) return null;
   const low = Math.min(...all, border ?? Infinity);
-  const high = Math.max(...all, border ?? -Infinity);
+  const highest = Math.max(...all, border ?? -Infinity);
+  const high = highest + 0.05 * (highest - low); // room beyond the border
   const bins = Math.max(12, Math.min(60, Math.round(width / 16)));
   const step = (high - low || 1) / bins;
   const rows = groups.map((one) => ({ ...one, counts: counted(one.scores, low, step, bins) }));

@@ -93,7 +93,7 @@ const Page = () => {
       </select></label>`}
       <span class="spring"></span>
       <a href="/docs" class="quiet wide-only">REST interface</a>
-      <button type="button" class="quiet-button" onClick=${() => setKeyOpen(true)} title="API key"><${Icon} name="key" /> <span>Key</span></button>
+      <button type="button" class="quiet-button" onClick=${() => setKeyOpen(true)} title="API key" aria-label="Key"><${Icon} name="key" /> <span class="wide-only" aria-hidden="true">Key</span></button>
       <${ThemeButton} />
     </header>
     <main id="main" ref=${main} tabindex="-1">

@@ -36,6 +36,8 @@ from models.inputs import StagesAsked
 from models.methods.dn2 import DN2Params
 
 HELD = frozenset((Need.VECTORS, Need.MAPS, Need.PIXELS))
+DRAWN = 4  # defective images in a picture
+CELL, GAP = 240, 6  # pixels of an image's longer side in it, and between two
 FIGURES = ("roc_auc", "average_precision", "pixel_roc_auc", "region_overlap", "coloured")
 Rows = NDArray[np.int64]
 Say = Callable[[str], None]
@@ -94,7 +96,7 @@ def measure_heat_maps(
             measured.append({"method": None, "seed": seed, **_plain(pool, case)})
             for name in names:
                 say(f"{data.name}, seed {seed}: {name}")
-                picture = pictures / f"heat_maps-{data.name}-{name}.png" if seed == 0 else None
+                picture = pictures / f"heat_maps-{data.name}-{name}.webp" if seed == 0 else None
                 measured.append(
                     {"method": name, "seed": seed, **_measured(catalogue, name, images, case, plan, seed, picture)}
                 )
@@ -271,21 +273,38 @@ def _shrunk(mask: NDArray[np.bool_], width: int, height: int) -> NDArray[np.bool
 
 
 def _draw(picture: Path, case: _Split, heat: Sequence[NDArray[np.float32]], scale: HeatScale) -> None:
-    """The first defective image: as it is with its mask's marks in blue, and with the heat map over it."""
-    place = int(case.is_defective.argmax())
-    one = case.test[place]
-    with Image.open(one.file) as opened:
-        seen = ImageOps.exif_transpose(opened).convert("RGB")
-    drawn = seen.copy()
-    layer = Image.open(io.BytesIO(overlay_png(heat[place], scale, seen.width, seen.height)))
-    drawn.paste(layer, mask=layer)
-    marked = seen.copy()
-    marked.paste((0, 80, 255), mask=Image.fromarray(one.pixels() * np.uint8(160)))
-    both = Image.new("RGB", (2 * seen.width, seen.height))
-    both.paste(marked, (0, 0))
-    both.paste(drawn, (seen.width, 0))
+    """Some defective images, kinds in turn: above as they are, then what is defective in white, below the heat map."""
+    places = _kinds_in_turn(case, DRAWN)
+    columns = []
+    for place in places:
+        one = case.test[place]
+        share = CELL / max(one.width, one.height)
+        size = (max(1, round(one.width * share)), max(1, round(one.height * share)))
+        with Image.open(one.file) as opened:
+            seen = ImageOps.exif_transpose(opened).convert("RGB").resize(size, Image.Resampling.LANCZOS)
+        layer = Image.open(io.BytesIO(overlay_png(heat[place], scale, *size)))
+        drawn = seen.copy()
+        drawn.paste(layer, mask=layer)
+        truth = Image.fromarray(one.pixels().astype(np.uint8) * 255).resize(size, Image.Resampling.BILINEAR)
+        columns.append((seen, truth.convert("RGB"), drawn))
+    across, down = max(one[0].width for one in columns), max(one[0].height for one in columns)
+    sheet = Image.new("RGB", (len(columns) * (across + GAP) - GAP, 3 * (down + GAP) - GAP), "white")
+    for column, cells in enumerate(columns):
+        for row, cell in enumerate(cells):
+            sheet.paste(cell, (column * (across + GAP), row * (down + GAP)))
     picture.parent.mkdir(parents=True, exist_ok=True)
-    both.save(picture)
+    sheet.save(picture, quality=90)
+
+
+def _kinds_in_turn(case: _Split, most: int) -> list[int]:
+    """Places of defective images: the first of each kind, then the second of each."""
+    seen: dict[str, int] = {}
+    turns = []
+    for place in np.flatnonzero(case.is_defective).tolist():
+        kind = case.test[place].file.parent.name
+        turns.append((seen.get(kind, 0), kind, place))
+        seen[kind] = seen.get(kind, 0) + 1
+    return [place for _, _, place in sorted(turns)[:most]]
 
 
 def _summary(measured: Sequence[dict[str, Any]], name: str | None) -> dict[str, Any]:

@@ -18,10 +18,14 @@ def write_digits(folder: Path) -> Path:
 
 
 def write_textures(folder: Path, seed: int) -> Path:
-    """A folder of the inspection layout: flawless weaves, and three kinds of defect."""
+    """A folder of the inspection layout: flawless weaves, and three kinds of defect with their masks."""
     for number, made in enumerate(texture_images(TEXTURES_TRAIN + TEXTURES_TEST, DEFECTIVE, seed)):
         part = "train" if number < TEXTURES_TRAIN else "test"
         _write(made, folder / part / ("good" if made.kind == "flawless" else made.kind))
+        if made.mask is not None:
+            mask = folder / "ground_truth" / made.kind / f"{Path(made.name).stem}_mask.png"
+            mask.parent.mkdir(parents=True, exist_ok=True)
+            mask.write_bytes(made.mask)
     return folder
 
 

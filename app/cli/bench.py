@@ -34,7 +34,8 @@ from benchmarks.heat_maps import HeatMapsPlan, heat_maps_text, measure_heat_maps
 from benchmarks.job_pressure import PressurePlan, measure_pressure, pressure_text
 from benchmarks.learned_embeddings import LearnedPlan, learned_text, measure_learned
 from benchmarks.made_folders import write_digits, write_textures
-from benchmarks.methods import MethodsPlan, measure_methods, methods_text, setting_sentence, write_cards
+from benchmarks.methods import MethodsPlan, measure_methods
+from benchmarks.methods_report import methods_text, setting_sentence, write_cards
 from benchmarks.overload import OverloadPlan, measure_overload, overload_text
 from benchmarks.reference import KS, METRICS, compare, files_needed, reference_text
 from benchmarks.report import accuracy_text, write_report
@@ -44,6 +45,7 @@ from benchmarks.search_speed import PARTS, SYSTEMS
 from benchmarks.search_speed import run as run_search
 from benchmarks.setting import setting
 from benchmarks.speed import SpeedPlan, measure_speed, speed_text
+from benchmarks.supervision import Supervision
 from models.backbones.embedder import EmbeddingSpec
 from models.errors import ModelsError
 
@@ -53,6 +55,7 @@ DIGITS_LIMIT = 60  # of each digit and part in `bench reference` on made images
 
 cli = typer.Typer(no_args_is_help=True, help="Measure: accuracy, agreement with a reference.")
 
+FolderToWrite = Annotated[Path, typer.Argument(metavar="DIR", help="Where they are written.")]
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder of the reports and of cached vectors.")]
 WeightsOption = Annotated[
     str | None, typer.Option(help="embedded, stand-in, torchvision or file:PATH [default: the service's].")
@@ -409,6 +412,14 @@ def methods(
     together: Annotated[int, typer.Option(min=1, help="Classes that are normal together.")] = 1,
     normal: Annotated[list[str] | None, typer.Option(help="A normal class of one single case; repeat it.")] = None,
     cases_max: Annotated[int | None, typer.Option(min=1, help="Cases of each folder [default: all].")] = None,
+    shots: Annotated[int, typer.Option(min=0, help="Labelled images of each strange kind that methods are told.")] = 0,
+    unlabelled: Annotated[int, typer.Option(min=0, help="Unsorted images that methods are told, at most.")] = 0,
+    answers: Annotated[
+        list[int] | None, typer.Option(min=1, help="Simulated answers about pairs; repeat it for several numbers.")
+    ] = None,
+    mistakes: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of answers that are given by chance.")
+    ] = Supervision().mistakes,
     seed: SeedOption = SEED,
     quick: Annotated[bool, typer.Option("--quick", help="Quick parameters: tries the harness out, no more.")] = False,
     cards: Annotated[bool, typer.Option("--cards", help="Write the figures into the methods' cards too.")] = False,
@@ -418,12 +429,17 @@ def methods(
 ) -> None:
     """Fit and score every method on the same splits and vectors, beside plain nearest neighbours.
 
+    Labels, unsorted images and answers are drawn from images that are not tested: of train, and where that holds good
+    images alone from half of each kind of defect. Then logistic regression on the same labels stands beside too.
+
     Writes methods.json and methods.md; with --cards also each method's measured.json, from which its page is made.
     """
     if quick and cards:
         raise CommandFailed("Figures of quick parameters are no figures of a method; leave out --quick or --cards.", 2)
     settings = folder_settings(data)
     specification = _specification(settings, weights, backbone, image_size)
+    with _sentences():
+        supervision = Supervision(shots, unlabelled, tuple(sorted(answers or ())), mistakes)
     plan = MethodsPlan(
         methods=tuple(method or ()),
         limit=limit,
@@ -432,6 +448,7 @@ def methods(
         cases_max=cases_max,
         seed=seed,
         quick=quick,
+        supervision=supervision,
     )
     with _sentences(), _opened(settings) as embedders, images_progress() as progress:
         bar = progress.add_task("Embedding", total=None)
@@ -573,6 +590,13 @@ def heat_maps(
             say=partial(_describe, progress, bar),
         )
     _write(found, out, f"heat_maps-{folder.name}", heat_maps_text(found), as_json)
+
+
+@cli.command()
+def images(folder: FolderToWrite) -> None:
+    """Write images that need no outside data to DIR/digits (ten classes) and DIR/textures (defects, with masks)."""
+    for made in (write_digits(folder / "digits"), write_textures(folder / "textures", SEED)):
+        messages().print(f"Written to {made}.", highlight=False, soft_wrap=True)
 
 
 @cli.command("all")

@@ -20,6 +20,7 @@ class MadeImage:
     name: str
     kind: str  # the digit, `flawless`, or the planted defect
     data: bytes
+    mask: bytes | None = None  # a PNG, white where the planted defect lies
 
 
 def digit_images() -> list[MadeImage]:
@@ -42,8 +43,8 @@ def texture_images(count: int, defects: int, seed: int) -> list[MadeImage]:
     made = [MadeImage(f"weave-{number:04}.png", "flawless", _png(_texture(random))) for number in range(count)]
     for number in range(defects):
         kind = DEFECTS[number % len(DEFECTS)]
-        image = _damaged(_texture(random), kind, random)
-        made.append(MadeImage(f"weave-{kind}-{number:04}.png", kind, _png(image)))
+        image, mask = _damaged(_texture(random), kind, random)
+        made.append(MadeImage(f"weave-{kind}-{number:04}.png", kind, _png(image), _png(mask)))
     return made
 
 
@@ -59,20 +60,26 @@ def _texture(random: np.random.Generator) -> Image.Image:
     return _image(grey[:, :, None] * np.array([1.0, 0.94, 0.82]))
 
 
-def _damaged(image: Image.Image, kind: str, random: np.random.Generator) -> Image.Image:
+def _damaged(image: Image.Image, kind: str, random: np.random.Generator) -> tuple[Image.Image, Image.Image]:
+    """The image with a defect, and the defect's mask."""
     low, high = TEXTURE_PIXELS // 5, TEXTURE_PIXELS * 4 // 5
     x, y = (int(value) for value in random.integers(low, high, 2))
-    draw = ImageDraw.Draw(image)
+    mask = Image.new("L", image.size)
+    draw = ImageDraw.Draw(mask)
     if kind == "scratch":
         angle, length = random.uniform(0, np.pi), random.uniform(30, 60)
         end = (x + length * np.cos(angle), y + length * np.sin(angle))
-        draw.line([(x, y), end], fill=(235, 232, 225), width=3)
+        draw.line([(x, y), end], fill=255, width=3)
+        colour = (235, 232, 225)
     elif kind == "stain":
         radius = int(random.integers(8, 15))
-        draw.ellipse([x - radius, y - radius, x + radius, y + radius * 0.8], fill=(62, 48, 40))
+        draw.ellipse([x - radius, y - radius, x + radius, y + radius * 0.8], fill=255)
+        colour = (62, 48, 40)
     else:
-        draw.rectangle([x - 3, 0, x + 3, TEXTURE_PIXELS], fill=(96, 88, 76))
-    return image
+        draw.rectangle([x - 3, 0, x + 3, TEXTURE_PIXELS], fill=255)
+        colour = (96, 88, 76)
+    image.paste(colour, mask=mask)
+    return image, mask
 
 
 def _image(values: NDArray[np.float64]) -> Image.Image:

@@ -12,8 +12,8 @@ from sklearn.metrics import roc_auc_score
 from app.embedders import Embedders
 from app.settings import Settings
 from benchmarks.errors import BenchmarkRefused
-from benchmarks.heat_maps import HeatMapsPlan, _grown, _shrunk, heat_maps_text, measure_heat_maps
-from benchmarks.masked_folders import read_mask, read_masked, split
+from benchmarks.heat_maps import CELL, GAP, HeatMapsPlan, _grown, _shrunk, heat_maps_text, measure_heat_maps
+from benchmarks.masked_folders import read_masked, split
 from benchmarks.pixel_metrics import pixel_roc_auc, region_overlap
 from models.backbones.embedder import EmbeddingSpec
 from models.catalog import installed
@@ -229,17 +229,22 @@ def test_planted_defects_are_found_where_they_lie(plain: Path, embedders: Embedd
     assert mapped["fitted"] + mapped["calibration"] == near["fitted"] == 31
     assert mapped["fit_s"] > 0 and mapped["score_ms"] > 0 and mapped["state_bytes"] > 0
     assert found["data"]["duplicates"] == 4
-    picture = Image.open(tmp_path / f"heat_maps-{plain.name}-{MAPPING}.png")
-    assert picture.size == (2 * WIDTH, HEIGHT)
-    # The picture shows the mask on its left and the map on its right, over the same image.
-    first = sorted((plain / "bad").glob("1*[0-9].png"))
-    original = [np.asarray(Image.open(one).convert("RGB"), np.int64) for one in first]
-    left, right = np.split(np.asarray(picture, np.int64), 2, axis=1)
-    place = int(np.argmin([(left != one).any(axis=2).sum() for one in original]))
-    mask = read_mask(first[place].with_name(f"{first[place].stem}_mask.png"))
-    assert np.array_equal((left != original[place]).any(axis=2), mask)
-    change = np.abs(right - original[place]).sum(axis=2)
-    assert change[mask].mean() > 1.3 * change[~mask].mean()
+    # Four defective images in a row, their masks below, and below those their maps over the same images.
+    picture = Image.open(tmp_path / f"heat_maps-{plain.name}-{MAPPING}.webp")
+    down = CELL * HEIGHT // WIDTH
+    assert picture.size == (4 * CELL + 3 * GAP, 3 * down + 2 * GAP)
+    pixels = np.asarray(picture, np.int64)
+    for column, number in enumerate((100, 101, 102, 103)):
+        seen, truth, mapped_over = (
+            pixels[row * (down + GAP) :][:down, column * (CELL + GAP) :][:, :CELL] for row in range(3)
+        )
+        original, mask = drawn(number, defect=True)
+        expected = np.asarray(original.resize((CELL, down), Image.Resampling.LANCZOS), np.int64)
+        assert np.abs(seen - expected).mean() < 4.0  # the picture is compressed
+        is_defective = np.asarray(mask.resize((CELL, down), Image.Resampling.NEAREST)) > 0
+        assert ((truth.mean(axis=2) > 127) == is_defective).mean() > 0.98
+        change = np.abs(mapped_over - expected).sum(axis=2)
+        assert change[is_defective].mean() > 1.3 * change[~is_defective].mean()
     text = "\n".join(heat_maps_text(found))
     assert f"| {MAPPING} |" in text and "4 with the pixels of another one" in text
     again = measure_heat_maps(plain, embedders, SPEC, PLAN, tmp_path / "vectors", tmp_path)["measured"][1]
@@ -258,6 +263,6 @@ def test_the_command(oddity: Oddity, plain: Path, tmp_path: Path) -> None:
     near, mapped = told["summary"]
     assert mapped["seeds"] == 2 and mapped["roc_auc"]["mean"] <= 1.0 and near["pixel_roc_auc"] is None
     assert (tmp_path / "o" / f"heat_maps-{plain.name}.md").exists()
-    assert (tmp_path / "o" / f"heat_maps-{plain.name}-{MAPPING}.png").exists()
+    assert (tmp_path / "o" / f"heat_maps-{plain.name}-{MAPPING}.webp").exists()
     kept = json.loads((tmp_path / "o" / f"heat_maps-{plain.name}.json").read_text())
     assert kept["summary"] == told["summary"]

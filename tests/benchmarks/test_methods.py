@@ -15,7 +15,8 @@ from app.settings import Settings
 from benchmarks.embedding import embed_files
 from benchmarks.errors import BenchmarkRefused
 from benchmarks.folders import cases, read_layout
-from benchmarks.methods import MethodsPlan, _split, measure_methods, methods_text, setting_sentence, write_cards
+from benchmarks.methods import MethodsPlan, _split, measure_methods
+from benchmarks.methods_report import methods_text, setting_sentence, write_cards
 from benchmarks.setting import setting
 from tests.app.cli.conftest import Oddity, oddity, quick
 from tests.benchmarks.conftest import SPEC
@@ -35,7 +36,7 @@ def test_the_figures_are_those_of_the_served_scores(
     layout = read_layout(digits, PLAN.limit)
     (case,) = cases(layout, normal=PLAN.normal)
     pool, _ = embed_files(layout.files(), embedders, SPEC, cache)
-    split = _split(layout, case, pool)
+    split = _split(layout, case, pool, PLAN)
     file_of = {row: file for file, row in pool.row_of.items()}
     settings = Settings(data=tmp_path / "served", weights="stand-in", image_size=32, threads=1)
     with TestClient(create_app(settings)) as client:
@@ -64,7 +65,7 @@ def test_the_bank_and_the_test_images_have_nothing_in_common(digits: Path, embed
     layout = read_layout(digits, 40)
     pool, _ = embed_files(layout.files(), embedders, SPEC, cache)
     for case in cases(layout, together=2)[:3]:
-        split = _split(layout, case, pool)
+        split = _split(layout, case, pool, PLAN)
         parts = [split.fit, split.calibration, split.normal, split.strangers]
         assert sum(map(len, parts)) == np.unique(np.concatenate(parts)).size
         assert set(split.labels) == case.normal

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from index.distances import as_rows
 from models.contract import Inputs, Reference
-from models.errors import BankTooSmall, ParameterInvalid
+from models.errors import BankTooSmall, FitRefused, ParameterInvalid
 
 HELD_OUT_SHARE = 0.15
 HELD_OUT_MAX = 2000
@@ -130,6 +130,11 @@ def stacked_vectors(batches: Sequence[Inputs], *, method: str, width: int | None
         width = inputs.vectors.shape[-1] if width is None else width
         rows.append(as_rows(inputs.vectors, width, what="vectors"))
     return np.concatenate(rows) if rows else np.zeros((0, width or 0), dtype=np.float32)
+
+
+def images_alike(method: str, images: int) -> FitRefused:
+    """The refusal of a bank in which there is nothing to learn, since its images are all alike."""
+    return FitRefused(f"The bank of method `{method}` must hold images that differ; got {images} alike.")
 
 
 def _hash(name: str) -> int:

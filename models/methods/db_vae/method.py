@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from models.contract import FittedState, Inputs, Params, Progress, Reference, Scores
-from models.errors import FitRefused, ParameterInvalid
-from models.held_out import BankRows, bank_rows, stacked_vectors
+from models.errors import ParameterInvalid
+from models.float32 import as_float32
+from models.held_out import BankRows, bank_rows, images_alike, stacked_vectors
 from models.methods.db_vae.maths import (
     LatentHistograms,
     effective_sample_size,
@@ -21,13 +22,13 @@ from models.methods.db_vae.maths import (
     sampling_weights,
 )
 from models.methods.db_vae.network import VariationalAutoencoder, trained
+from models.network_arrays import arrays_of, loaded
 from models.training import TrainingPlan, each_alone, part_of, seeded
 
 BANK_MIN = 32
 SIDE = 16  # pixels of a reduced image's side
 COMPARED_RATE = 0.05  # false-alarm rate at which latent groups are compared
 TAIL = 0.1  # share of the bank in each outer latent group
-_LARGEST = float(np.finfo(np.float32).max)
 
 
 class Source(StrEnum):
@@ -90,17 +91,17 @@ class FittedDebiasing:
         densities = self.histograms.densities_at(latents.numpy())
         rarity = -np.log(densities + self.params.alpha).sum(axis=1) - float(self.report["log_average_weight"])
         return Scores(
-            image=_float32((reconstruction + divergence).numpy()),
+            image=as_float32((reconstruction + divergence).numpy()),
             terms={
-                "reconstruction": _float32(reconstruction.numpy()),
-                "divergence": _float32(divergence.numpy()),
-                "rarity": _float32(rarity),
+                "reconstruction": as_float32(reconstruction.numpy()),
+                "divergence": as_float32(divergence.numpy()),
+                "rarity": as_float32(rarity),
             },
         )
 
     def export(self) -> FittedState:
         """The state from which `Debiasing.restore` builds a scorer with equal scores."""
-        arrays = {f"net.{name}": value.numpy().copy() for name, value in self.net.state_dict().items()}
+        arrays = arrays_of(self.net, "net.")
         arrays |= {"edges": self.histograms.edges, "densities": self.histograms.densities}
         return FittedState(arrays=arrays, values={"params": self.params.model_dump(mode="json"), "report": self.report})
 
@@ -132,9 +133,7 @@ class Debiasing:
         )
         rows, held_out = bank.vectors[~bank.is_held_out], bank.vectors[bank.is_held_out]
         if not np.ptp(rows, axis=0).any():
-            raise FitRefused(
-                f"The bank of method `{self.name}` must hold images that differ; got {len(bank.ids)} alike."
-            )
+            raise images_alike(self.name, len(bank.ids))
         share = 0.5 if params.compare else 1.0
         net = self._net(rows, held_out, params.alpha, seed, part_of(progress, 0.0, share))
         plain = self._net(rows, held_out, None, seed, part_of(progress, share, 1.0)) if params.compare else None
@@ -145,17 +144,11 @@ class Debiasing:
     def restore(self, state: FittedState) -> FittedDebiasing:
         """The scorer that was exported."""
         params = DebiasingParams.model_validate(state.values["params"])
-        weights = {
-            name.removeprefix("net."): torch.from_numpy(array.copy())
-            for name, array in state.arrays.items()
-            if name.startswith("net.")
-        }
         net = VariationalAutoencoder(
-            width=len(weights["mean"]), hidden=params.hidden, latents=params.latents, generator=seeded(0)
+            width=len(state.arrays["net.mean"]), hidden=params.hidden, latents=params.latents, generator=seeded(0)
         )
-        net.load_state_dict(weights)
         return FittedDebiasing(
-            net=net.eval().requires_grad_(False),
+            net=loaded(net, state.arrays, "net."),
             histograms=LatentHistograms(state.arrays["edges"], state.arrays["densities"]),
             params=params,
             report=dict(state.values["report"]),
@@ -252,8 +245,3 @@ def _report(
                 }
             )
     return report | {"false_alarm_rate": COMPARED_RATE, "false_alarms": groups}
-
-
-def _float32(values: NDArray[np.floating]) -> NDArray[np.float32]:
-    cut: NDArray[np.float32] = np.clip(values, -_LARGEST, _LARGEST).astype(np.float32)
-    return cut

@@ -12,18 +12,18 @@ from pydantic import Field
 from torch import Tensor
 
 from models.contract import FittedState, Inputs, Params, Progress, Reference, Scores
-from models.errors import FitRefused
-from models.held_out import bank_rows
+from models.float32 import as_float32
+from models.held_out import bank_rows, images_alike
 from models.methods.ddpm.diffusion import Schedule, ancestral, ddim, linear_schedule, noised
 from models.methods.ddpm.network import NoisePredictor, PixelCorrection, VectorCorrection
 from models.methods.ddpm.reading import Coordinates, Source, coordinates, read
+from models.network_arrays import arrays_of, loaded
 from models.training import TrainingPlan, each_alone, part_of, seeded, train
 
 BANK_MIN = 16
 BATCH = {Source.VECTORS: 128, Source.PIXELS: 32}
 STEPS_PER_EPOCH = 25  # at least: a small bank is gone through several times before it is judged
 JUDGED = 256  # most held-out images that judge an epoch, and weigh the timesteps
-_LARGEST = float(np.finfo(np.float32).max)
 
 
 class ScoredBy(StrEnum):
@@ -98,11 +98,11 @@ class FittedDdpm:
         rows = self.seen_as.of(read(inputs, self.params.source, self.method, len(self.seen_as.mean)))
         if self.params.scored_by is ScoredBy.RECONSTRUCTION:
             distances = each_alone(lambda row: [self._distance(row)], rows)[0] if len(rows) else torch.zeros(0)
-            return Scores(image=_float32(distances.numpy()))
+            return Scores(image=as_float32(distances.numpy()))
         errors = self.errors(rows)
         # Each row by itself: the sum of a matrix product may round otherwise beside mates.
         image = np.array([float((self.weights * row).sum()) for row in errors], np.float64)
-        return Scores(image=_float32(image), terms={"errors": _float32(errors)})
+        return Scores(image=as_float32(image), terms={"errors": as_float32(errors)})
 
     def errors(self, rows: Tensor) -> NDArray[np.float64]:
         """Mean squared error of the predicted noise at each timestep; (B, ...) -> (B, levels)."""
@@ -122,7 +122,7 @@ class FittedDdpm:
 
     def export(self) -> FittedState:
         """The state from which `Ddpm.restore` builds a scorer with equal scores."""
-        arrays = {f"net.{name}": value.numpy().copy() for name, value in self.net.state_dict().items()}
+        arrays = arrays_of(self.net, "net.")
         arrays |= {"mean": self.seen_as.mean, "noise": self.noise.numpy().copy(), "weights": self.weights}
         arrays["variances"] = self.seen_as.variances
         if self.seen_as.axes is not None:
@@ -173,9 +173,7 @@ class Ddpm:
         )
         learnt = bank.vectors[~bank.is_held_out]
         if not np.ptp(learnt, axis=0).any():
-            raise FitRefused(
-                f"The bank of method `{self.name}` must hold images that differ; got {len(bank.ids)} alike."
-            )
+            raise images_alike(self.name, len(bank.ids))
         part_of(progress, 0.0, 0.05)(0, 1)
         seen_as = coordinates(learnt, params.source)
         schedule = linear_schedule(params.timesteps)
@@ -208,10 +206,8 @@ class Ddpm:
         seen_as = Coordinates(arrays["mean"], state.values["scale"], arrays.get("axes"), arrays["variances"])
         schedule = linear_schedule(params.timesteps)
         net = _predictor(params, seen_as, schedule, seeded(0)).double()
-        weights = {name.removeprefix("net."): one for name, one in arrays.items() if name.startswith("net.")}
-        net.load_state_dict({name: torch.from_numpy(one.copy()) for name, one in weights.items()})
         return FittedDdpm(
-            net=net.eval().requires_grad_(False),
+            net=loaded(net, arrays, "net."),
             schedule=schedule,
             seen_as=seen_as,
             noise=torch.from_numpy(arrays["noise"].copy()),
@@ -294,8 +290,3 @@ def _with_weights(scorer: FittedDdpm, errors: NDArray[np.float64]) -> FittedDdpm
         params=scorer.params,
         noise_seed=scorer.noise_seed,
     )
-
-
-def _float32(values: NDArray[np.floating]) -> NDArray[np.float32]:
-    cut: NDArray[np.float32] = np.clip(values, -_LARGEST, _LARGEST).astype(np.float32)
-    return cut

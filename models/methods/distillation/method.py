@@ -12,11 +12,12 @@ from torch import Tensor
 
 from index import kmeans
 from models.contract import FittedState, Inputs, Params, Progress, Reference, Scores
-from models.errors import BankTooSmall, FitRefused, ParameterInvalid
-from models.held_out import split
+from models.errors import BankTooSmall, ParameterInvalid
+from models.held_out import images_alike, split
 from models.methods.distillation.maths import cosine_logits, distillation_loss, divergence, soft_targets
 from models.methods.distillation.network import Student, shrunk
 from models.methods.distillation.specialists import combined, confusable_groups, with_dustbin
+from models.network_arrays import arrays_of, loaded
 from models.training import TrainingPlan, part_of, seeded, train
 
 BANK_MIN = 10
@@ -92,7 +93,7 @@ class FittedDistillation:
 
     def export(self) -> FittedState:
         """The state from which `Distillation.restore` builds a scorer with equal scores."""
-        weights = {f"student.{name}": one.numpy().copy() for name, one in self.student.state_dict().items()}
+        weights = arrays_of(self.student, "student.")
         return FittedState(
             arrays={"prototypes": self.prototypes.numpy().copy(), **weights},
             values={
@@ -140,7 +141,7 @@ class Distillation:
         pixels, cells, keys = self._read(reference, part_of(progress, 0.0, 0.3))
         prototypes = _prototypes(cells, params.prototypes, seed)
         if len(prototypes) < 2:
-            raise FitRefused(f"The bank of method `{self.name}` must hold images that differ; got {size} alike.")
+            raise images_alike(self.name, size)
         logits = self._taught(reference, prototypes, part_of(progress, 0.3, 0.5))
         soft, hard = soft_targets(logits, params.temperature), logits.argmax(dim=-1)
         groups: list[list[int]] = []
@@ -189,11 +190,7 @@ class Distillation:
         height, width = state.values["grid"]
         prototypes = torch.from_numpy(state.arrays["prototypes"].copy())
         student = Student(params.channels, len(prototypes), (height, width), groups, seeded(0))
-        weights = {name: one for name, one in state.arrays.items() if name.startswith("student.")}
-        student.load_state_dict(
-            {name.removeprefix("student."): torch.from_numpy(one.copy()) for name, one in weights.items()}
-        )
-        return FittedDistillation(student.eval().requires_grad_(False), prototypes, groups, params)
+        return FittedDistillation(loaded(student, state.arrays, "student."), prototypes, groups, params)
 
     def _read(self, reference: Reference, progress: Progress) -> tuple[Tensor, Tensor, NDArray[np.uint64]]:
         """Small pixels, some of the teacher's cells (n, D), and keys of the images learnt from."""

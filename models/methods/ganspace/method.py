@@ -8,15 +8,15 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from models.contract import Explanation, FittedState, Inputs, Params, Progress, Reference, Scores
-from models.errors import FitRefused, ParameterInvalid
-from models.held_out import bank_rows, stacked_vectors
+from models.errors import ParameterInvalid
+from models.float32 import as_float32
+from models.held_out import bank_rows, images_alike, stacked_vectors
 from models.principal_directions import Directions, coordinates_and_residuals, principal_directions
 
 BANK_MIN = 10
 EXTREMES = 3  # bank images that show one end of a direction
 TYPICAL_QUANTILE = 0.99
 _STEPS = 3
-_LARGEST = float(np.finfo(np.float32).max)
 
 
 class GANSpaceParams(Params):
@@ -52,11 +52,11 @@ class FittedGANSpace:
         """
         coordinates, terms = self._terms(inputs)
         return Scores(
-            image=_float32(terms.sum(axis=1)),
+            image=as_float32(terms.sum(axis=1)),
             terms={
-                "directions": _float32(terms[:, :-1]),
-                "residual": _float32(terms[:, -1]),
-                "coordinates": _float32(coordinates / np.sqrt(self.directions.variances)),
+                "directions": as_float32(terms[:, :-1]),
+                "residual": as_float32(terms[:, -1]),
+                "coordinates": as_float32(coordinates / np.sqrt(self.directions.variances)),
             },
             tags={"direction": [self._name(*found) for found in self._outstanding(coordinates, terms)]},
         )
@@ -156,9 +156,7 @@ class GANSpace:
         # are; so the residual's size is read off images that took none.
         directions = principal_directions(bank.vectors[~bank.is_held_out], self.params.directions)
         if not directions.variances.size:
-            raise FitRefused(
-                f"The bank of method `{self.name}` must hold images that differ; got {len(bank.ids)} alike."
-            )
+            raise images_alike(self.name, len(bank.ids))
         report(2, _STEPS)
         coordinates, residuals = coordinates_and_residuals(bank.vectors, directions)
         outside = bank.vectors.shape[1] - len(directions.variances)
@@ -194,10 +192,6 @@ def _terms(
     coordinates: NDArray[np.float64], residuals: NDArray[np.float64], variances: NDArray[np.float64], rest: float
 ) -> NDArray[np.float64]:
     return np.column_stack([np.square(coordinates) / variances, residuals / rest])
-
-
-def _float32(values: NDArray[np.float64]) -> NDArray[np.float32]:
-    return np.clip(values, -_LARGEST, _LARGEST).astype(np.float32)
 
 
 def _ignore(done: int, total: int) -> None:

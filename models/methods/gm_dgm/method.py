@@ -13,13 +13,14 @@ from torch import Tensor
 
 from models.contract import FittedState, Inputs, Params, Progress, Reference, Scores
 from models.errors import FitRefused
-from models.held_out import HELD_OUT_SHARE, BankRows, bank_rows, stacked_vectors
+from models.float32 import as_float32
+from models.held_out import HELD_OUT_SHARE, BankRows, bank_rows, images_alike, stacked_vectors
 from models.methods.gm_dgm.network import GenerativeModel, bound, loss
+from models.network_arrays import arrays_of, loaded
 from models.training import TrainingPlan, each_alone, part_of, seeded, train
 
 BANK_MIN = 16
 STEPS_PER_EPOCH = 20  # at least: a small collection is gone through several times before it is judged
-_LARGEST = float(np.finfo(np.float32).max)
 
 
 class Evidence(StrEnum):
@@ -122,7 +123,7 @@ class FittedGmDgm:
         parts = [torch.zeros(0), torch.zeros(0, len(kinds)), torch.zeros(0, len(kinds))]
         if len(rows):
             parts = list(each_alone(of_row, torch.from_numpy(rows).double()))
-        image, bounds, shares = (_float32(part.numpy()) for part in parts)
+        image, bounds, shares = (as_float32(part.numpy()) for part in parts)
         return Scores(
             image=image,
             probabilities={name: shares[:, place] for place, name in enumerate(kinds)},
@@ -132,7 +133,7 @@ class FittedGmDgm:
 
     def export(self) -> FittedState:
         """The state from which `GmDgm.restore` builds a scorer with equal scores."""
-        arrays = {f"net.{name}": value.numpy().copy() for name, value in self.net.state_dict().items()}
+        arrays = arrays_of(self.net, "net.")
         arrays["noise"] = self.noise.numpy().copy()
         return FittedState(
             arrays=arrays, values={"params": self.params.model_dump(mode="json"), "labels": list(self.labels)}
@@ -172,16 +173,10 @@ class GmDgm:
         """The scorer that was exported."""
         params = GmDgmParams.model_validate(state.values["params"])
         labels = tuple(state.values["labels"])
-        weights = {
-            name.removeprefix("net."): torch.from_numpy(array.copy())
-            for name, array in state.arrays.items()
-            if name.startswith("net.")
-        }
         kinds = params.normal_kinds + len(labels) + params.extra_kinds
-        net = _model(params, len(weights["mean"]), kinds, seeded(0)).double()
-        net.load_state_dict(weights)
+        net = _model(params, len(state.arrays["net.mean"]), kinds, seeded(0)).double()
         noise = torch.from_numpy(state.arrays["noise"].copy())
-        return FittedGmDgm(net.eval().requires_grad_(False), noise, params, labels)
+        return FittedGmDgm(loaded(net, state.arrays, "net."), noise, params, labels)
 
     def _material(self, bank: BankRows, reference: Reference, labels: tuple[str, ...], kinds: int) -> Material:
         params, width = self.params, bank.vectors.shape[1]
@@ -195,9 +190,7 @@ class GmDgm:
         groups = [bank.vectors, *classes, pool]
         rows = np.concatenate(groups)
         if not np.ptp(bank.vectors, axis=0).any():
-            raise FitRefused(
-                f"The bank of method `{self.name}` must hold images that differ; got {len(bank.ids)} alike."
-            )
+            raise images_alike(self.name, len(bank.ids))
         starts = np.cumsum([0, *map(len, groups)])
         allowed, weights = np.zeros((len(rows), kinds), bool), np.zeros(len(rows))
         # Every label has the same say, whether it has three images or the whole bank.
@@ -267,8 +260,3 @@ def _model(params: GmDgmParams, width: int, kinds: int, generator: torch.Generat
         mixture=params.latent is Latent.MIXTURE,
         generator=generator,
     )
-
-
-def _float32(values: NDArray[np.floating]) -> NDArray[np.float32]:
-    cut: NDArray[np.float32] = np.clip(values, -_LARGEST, _LARGEST).astype(np.float32)
-    return cut

@@ -12,15 +12,16 @@ from torch import Tensor
 
 from models.contract import FittedState, Inputs, Params, Progress, Reference, Scores, Slopes
 from models.errors import BankTooSmall, FitRefused, ParameterInvalid
+from models.float32 import as_float32
 from models.held_out import stacked_vectors
 from models.methods.mixmatch.augment import Changes, versions
 from models.methods.mixmatch.network import Head, Material, Recipe, train_head
+from models.network_arrays import arrays_of, loaded
 from models.training import TrainingPlan, each_alone, part_of, seeded
 
 BANK_MIN = 8
 NORMAL = "(normal)"  # a label holds no parentheses, so no class is called so
 BATCH = 64
-_LARGEST = float(np.finfo(np.float32).max)
 
 
 class MixMatchParams(Params):
@@ -84,7 +85,7 @@ class FittedMixMatch:
             logits = found.numpy()
         shares = torch.softmax(torch.from_numpy(logits), dim=1).numpy()
         return Scores(
-            image=_float32(_log_odds(torch.from_numpy(logits)).numpy()),
+            image=as_float32(_log_odds(torch.from_numpy(logits)).numpy()),
             probabilities={name: shares[:, place].astype(np.float32) for place, name in enumerate(names)},
         )
 
@@ -101,7 +102,7 @@ class FittedMixMatch:
 
     def export(self) -> FittedState:
         """The state from which `MixMatch.restore` builds a scorer with equal scores."""
-        arrays = {f"head.{name}": value.numpy().copy() for name, value in self.head.state_dict().items()}
+        arrays = arrays_of(self.head, "head.")
         return FittedState(
             arrays=arrays, values={"params": self.params.model_dump(mode="json"), "labels": list(self.labels)}
         )
@@ -165,14 +166,8 @@ class MixMatch:
         """The scorer that was exported."""
         params = MixMatchParams.model_validate(state.values["params"])
         labels = tuple(state.values["labels"])
-        weights = {
-            name.removeprefix("head."): torch.from_numpy(array.copy())
-            for name, array in state.arrays.items()
-            if name.startswith("head.")
-        }
-        head = Head(len(weights["mean"]), params.hidden, 1 + len(labels), seeded(0)).double()
-        head.load_state_dict(weights)
-        return FittedMixMatch(head.eval().requires_grad_(False), labels, params)
+        head = Head(len(state.arrays["head.mean"]), params.hidden, 1 + len(labels), seeded(0)).double()
+        return FittedMixMatch(loaded(head, state.arrays, "head."), labels, params)
 
     def _material(
         self, reference: Reference, labels: Sequence[str], random: np.random.Generator, progress: Progress
@@ -218,8 +213,3 @@ class MixMatch:
 def _log_odds(logits: Tensor) -> Tensor:
     """Of any registered class against normal. (B, C) -> (B,)"""
     return torch.logsumexp(logits[:, 1:], dim=1) - logits[:, 0]
-
-
-def _float32(values: NDArray[np.floating]) -> NDArray[np.float32]:
-    cut: NDArray[np.float32] = np.clip(values, -_LARGEST, _LARGEST).astype(np.float32)
-    return cut

@@ -6,13 +6,14 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field
 
 from models.contract import FittedState, Inputs, Params, Progress, Reference, Scores
 from models.errors import FitRefused
-from models.held_out import bank_rows, stacked_vectors
+from models.float32 import as_float32
+from models.held_out import bank_rows, images_alike, stacked_vectors
 from models.methods.neural_ode.flow import VelocityField, log_density_adaptive, log_density_fixed, steps_needed
+from models.network_arrays import arrays_of, loaded
 from models.principal_directions import Directions, coordinates_and_residuals, principal_directions
 from models.training import TrainingPlan, each_alone, part_of, seeded, train
 
@@ -21,7 +22,6 @@ IMAGES_PER_DIMENSION = 4  # of the bank, at least
 DENSITY_TOLERANCE = 1e-4  # nats by which fixed steps may differ from the adaptive solver
 STEPS_MAX = 512
 COMPARED = 256  # bank images on which the two are compared
-_LARGEST = float(np.finfo(np.float32).max)
 
 
 class NeuralODEParams(Params):
@@ -73,11 +73,13 @@ class FittedNeuralODE:
         outside = self.directions.mean.size - self.directions.variances.size
         residual = 0.5 * (residuals / self.rest_variance + outside * math.log(2 * math.pi * self.rest_variance))
         residual = residual if outside else np.zeros(len(rows))
-        return Scores(image=_float32(flow + residual), terms={"flow": _float32(flow), "residual": _float32(residual)})
+        return Scores(
+            image=as_float32(flow + residual), terms={"flow": as_float32(flow), "residual": as_float32(residual)}
+        )
 
     def export(self) -> FittedState:
         """The state from which `NeuralODE.restore` builds a scorer with equal scores."""
-        arrays = {f"field.{name}": value.numpy().copy() for name, value in self.field.state_dict().items()}
+        arrays = arrays_of(self.field, "field.")
         arrays |= {
             "mean": self.directions.mean,
             "components": self.directions.components,
@@ -117,9 +119,7 @@ class NeuralODE:
         most = min(self.params.dimensions, int(learnt.sum()) // IMAGES_PER_DIMENSION)
         directions = principal_directions(bank.vectors[learnt], most)
         if not directions.variances.size:
-            raise FitRefused(
-                f"The bank of method `{self.name}` must hold images that differ; got {len(bank.ids)} alike."
-            )
+            raise images_alike(self.name, len(bank.ids))
         coordinates, residuals = coordinates_and_residuals(bank.vectors, directions)
         # Images that took part in the components lie closer to them than new ones do.
         outside = bank.vectors.shape[1] - directions.variances.size
@@ -152,17 +152,10 @@ class NeuralODE:
         arrays, values = state.arrays, state.values
         directions = Directions(arrays["mean"], arrays["components"], arrays["variances"])
         field = VelocityField(width=directions.variances.size, hidden=int(values["hidden"]), generator=seeded(0))
-        field.load_state_dict(
-            {
-                name.removeprefix("field."): torch.from_numpy(array.copy())
-                for name, array in arrays.items()
-                if name.startswith("field.")
-            }
-        )
         return FittedNeuralODE(
             directions=directions,
             rest_variance=float(values["rest_variance"]),
-            field=field.eval().requires_grad_(False),
+            field=loaded(field, arrays, "field."),
             steps=int(values["steps"]),
         )
 
@@ -186,8 +179,3 @@ class NeuralODE:
             progress=progress,
         )
         return field.eval().requires_grad_(False)
-
-
-def _float32(values: NDArray[np.float64]) -> NDArray[np.float32]:
-    cut: NDArray[np.float32] = np.clip(values, -_LARGEST, _LARGEST).astype(np.float32)
-    return cut

@@ -12,13 +12,14 @@ from pydantic import Field
 from index import kmeans
 from models.contract import FittedState, Inputs, Params, Progress, Reference, Scores
 from models.errors import FitRefused
+from models.float32 import as_float32
 from models.held_out import BankRows, bank_rows, stacked_vectors
 from models.methods.posterior_network.network import PosteriorNet, bayesian_loss, concentrations, warm_up_loss
+from models.network_arrays import arrays_of, loaded
 from models.training import TrainingPlan, each_alone, part_of, seeded, train
 
 BANK_MIN = 32
 IMAGES_PER_CLASS = 16  # of the bank, at least, on average over its pseudo-classes
-_LARGEST = float(np.finfo(np.float32).max)
 
 
 class Evidence(StrEnum):
@@ -99,7 +100,7 @@ class FittedPosteriorNetwork:
             parts = [torch.zeros(0), torch.zeros(0, kinds), torch.zeros(0, kinds), torch.zeros(0), torch.zeros(0)]
         else:
             parts = list(each_alone(of_row, torch.from_numpy(rows).double()))
-        image, log_evidence, mean, aleatoric, epistemic = (_float32(part.numpy()) for part in parts)
+        image, log_evidence, mean, aleatoric, epistemic = (as_float32(part.numpy()) for part in parts)
         return Scores(
             image=image,
             probabilities=self._probabilities(mean),
@@ -109,7 +110,7 @@ class FittedPosteriorNetwork:
     def export(self) -> FittedState:
         """The state from which `PosteriorNetwork.restore` builds a scorer with equal scores."""
         return FittedState(
-            arrays={name: value.numpy().copy() for name, value in self.net.state_dict().items()},
+            arrays=arrays_of(self.net),
             values={
                 "shape": self.shape,
                 "counts": list(self.counts),
@@ -211,9 +212,8 @@ class PosteriorNetwork:
         """The scorer that was exported."""
         values = state.values
         net = PosteriorNet(**values["shape"], counts=values["counts"], generator=seeded(0))
-        net.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in state.arrays.items()})
         return FittedPosteriorNetwork(
-            net=_frozen(net),
+            net=loaded(net, state.arrays),
             shape=dict(values["shape"]),
             counts=tuple(values["counts"]),
             bank_classes=int(values["bank_classes"]),
@@ -255,8 +255,3 @@ class PosteriorNetwork:
 
 def _frozen(net: PosteriorNet) -> PosteriorNet:
     return net.eval().requires_grad_(False)
-
-
-def _float32(values: NDArray[np.floating]) -> NDArray[np.float32]:
-    cut: NDArray[np.float32] = np.clip(values, -_LARGEST, _LARGEST).astype(np.float32)
-    return cut

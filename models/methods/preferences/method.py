@@ -11,17 +11,18 @@ from pydantic import Field
 
 from models.contract import FittedState, Inputs, Params, Progress, Question, Reference, Scores
 from models.errors import FitRefused
+from models.float32 import as_float32
 from models.held_out import bank_rows, stacked_vectors
 from models.methods.preferences.features import Features, features_from
 from models.methods.preferences.maths import disagreements, left_shares, most_telling
 from models.methods.preferences.rewards import BATCH, Rewards, train_rewards
+from models.network_arrays import arrays_of, loaded
 from models.principal_directions import Directions
 from models.training import TrainingPlan, each_alone, part_of, seeded
 
 BANK_MIN = 2
 ANSWERS_MIN = 5
 BANK_KEPT = 2000  # images that raw scores are distances to
-_LARGEST = float(np.finfo(np.float32).max)
 
 
 class PreferencesParams(Params):
@@ -60,8 +61,8 @@ class FittedPreferences:
         rewards, raw = self._rewards(inputs)
         standard = (rewards - self.middle) / self.spread
         return Scores(
-            image=_float32(standard.mean(axis=1)),
-            terms={"raw": _float32(raw), "spread": _float32(standard.std(axis=1))},
+            image=as_float32(standard.mean(axis=1)),
+            terms={"raw": as_float32(raw), "spread": as_float32(standard.std(axis=1))},
         )
 
     def next_pairs(self, candidates: Inputs, asked: Collection[tuple[int, int]], most: int) -> Sequence[Question]:
@@ -84,7 +85,7 @@ class FittedPreferences:
                 "bank_ids": features.bank_ids,
                 "middle": self.middle,
                 "spread": self.spread,
-                **{f"net.{name}": one.numpy().copy() for name, one in self.net.state_dict().items()},
+                **arrays_of(self.net, "net."),
             },
             values={
                 "raw_middle": features.middle,
@@ -177,8 +178,6 @@ class Preferences:
         params = PreferencesParams.model_validate(values["params"])
         directions = Directions(arrays["mean"], arrays["components"], arrays["variances"])
         net = Rewards(len(directions.variances) + 1, params.hidden, params.members, seeded(0)).double()
-        weights = {name.removeprefix("net."): one for name, one in arrays.items() if name.startswith("net.")}
-        net.load_state_dict({name: torch.from_numpy(one.copy()) for name, one in weights.items()})
         features = Features(
             directions=directions,
             bank=arrays["bank"],
@@ -189,14 +188,9 @@ class Preferences:
         )
         return FittedPreferences(
             features=features,
-            net=net.eval().requires_grad_(False),
+            net=loaded(net, arrays, "net."),
             middle=arrays["middle"],
             spread=arrays["spread"],
             params=params,
             answers=int(values["answers"]),
         )
-
-
-def _float32(values: NDArray[np.float64]) -> NDArray[np.float32]:
-    cut: NDArray[np.float32] = np.clip(values, -_LARGEST, _LARGEST).astype(np.float32)
-    return cut

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from models.contract import CleanedBank, FittedState, Inputs, Params, Progress, Reference, Scores
-from models.errors import FitRefused
-from models.held_out import bank_rows, stacked_vectors
+from models.held_out import bank_rows, images_alike, stacked_vectors
 from models.methods.soft_rank.isotonic import Regularisation
 from models.methods.soft_rank.maths import soft_top_k_loss
 from models.methods.soft_rank.trimmed import trimmed_components
@@ -157,9 +156,7 @@ class SoftRank:
             progress=part_of(progress, 0.0, 0.5 if with_head else 1.0),
         )
         if not found.directions.variances.size:
-            raise FitRefused(
-                f"The bank of method `{self.name}` must hold images that differ; got {len(bank.ids)} alike."
-            )
+            raise images_alike(self.name, len(bank.ids))
         head = self._head(reference, bank.vectors.shape[1], seed, part_of(progress, 0.5, 1.0)) if with_head else None
         part_of(progress, 0.0, 1.0)(1, 1)
         return FittedSoftRank(

@@ -21,9 +21,13 @@ from benchmarks.supervision import (
     logistic_regression,
     told,
 )
-from models.contract import Pair, PairAsker
+from models.catalog import installed
+from models.contract import Need, Pair, PairAsker
 from tests.benchmarks.conftest import SPEC
 
+NEEDS = {name: frozenset(card.needs.required) for name, card in installed().items() if not card.live}
+ASKING = next(name for name, needs in NEEDS.items() if needs == {Need.VECTORS, Need.PAIRS})
+TOLD = next(name for name, needs in NEEDS.items() if needs == {Need.VECTORS, Need.LABELS, Need.UNLABELLED})
 BANK, STRANGE = np.arange(40), np.arange(100, 130)
 KNOWN = Told({"cut": STRANGE[:5]}, STRANGE[5:], frozenset(STRANGE.tolist()))
 
@@ -124,7 +128,7 @@ def test_methods_that_need_labels_a_pool_or_answers_are_measured(
     textures: Path, embedders: Embedders, cache: Path
 ) -> None:
     plan = MethodsPlan(
-        methods=("preferences", "gm_dgm"),
+        methods=(ASKING, TOLD),
         limit=40,
         quick=True,
         supervision=Supervision(shots=3, unlabelled=20, answers=(10, 20)),
@@ -133,8 +137,8 @@ def test_methods_that_need_labels_a_pool_or_answers_are_measured(
     rows = {(one["method"], one["told"]): one for one in found["summary"]}
     assert set(rows) == {
         ("few_shot_lr", "3 labels a kind"),
-        ("gm_dgm", "3 labels a kind, 20 unlabelled"),
-        *(("preferences", f"{count} answers, {way}") for count in (10, 20) for way in ("by chance", "chosen")),
+        (TOLD, "3 labels a kind, 20 unlabelled"),
+        *((ASKING, f"{count} answers, {way}") for count in (10, 20) for way in ("by chance", "chosen")),
     }
     baseline = rows["few_shot_lr", "3 labels a kind"]
     for one in rows.values():
@@ -147,7 +151,7 @@ def test_methods_that_need_labels_a_pool_or_answers_are_measured(
 def test_a_class_that_a_later_folder_lacks_is_refused_before_anything_is_measured(
     digits: Path, textures: Path, embedders: Embedders, tmp_path: Path
 ) -> None:
-    plan = MethodsPlan(methods=("mahalanobis",), limit=24, normal=("1",))
+    plan = MethodsPlan(methods=(TOLD,), limit=24, normal=("1",))
     other = tmp_path / "other"
     for part in ("train", "test"):
         for kind in ("a", "b"):

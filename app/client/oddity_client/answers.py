@@ -189,6 +189,44 @@ class Scores(Answer):
     fit: dict[str, Any] | None = None
 
 
+class StoredScore(Answer):
+    """A stored image and its score; on a map, also its place."""
+
+    id: str
+    role: Role
+    label: str | None
+    metadata: dict[str, Any]
+    score: float
+    p_value: float | None
+    anomalous: bool | None = None
+    took_part: bool | None = None  # a fitted scorer has learnt from it
+    x: float | None = None
+    y: float | None = None
+
+
+class CalibrationScores(Calibration):
+    """What verdicts promise, and the scores that they rest on, ascending."""
+
+    scores: list[float]
+
+
+class StoredScores(Answer):
+    """Stored images by score, strangest first; on a map without a calibration."""
+
+    scorer: str
+    fingerprint: str
+    weights: str
+    k: int | None
+    metric: str
+    sequence: int
+    stored: int
+    images: list[StoredScore]
+    calibration: CalibrationScores | None = None
+    layout: str | None = None
+    method: str | None = None
+    fit: dict[str, Any] | None = None
+
+
 class Found(Answer):
     """The nearest images of each query, nearest first."""
 
@@ -609,6 +647,33 @@ class Snapshot(Answer):
     bytes: int
     sha256: str
     created_at: datetime
+
+
+class ApiKey(Answer):
+    """An API key without its token."""
+
+    id: str
+    name: str
+    state: str
+    scopes: list[str]
+    collections: list[str]
+    requests_per_s: float | None
+    requests_per_day: int | None
+    created_at: datetime
+    rotated_at: datetime | None
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+
+
+class NewKey(ApiKey):
+    """An API key with its token, which is told once."""
+
+    token: str
+
+
+class AuditEntry(Answer):
+    """One request of the audit log; what more it holds is found as attributes."""
 
 
 class Readiness(Answer):

@@ -60,7 +60,17 @@ class Out(Generic[T]):
     value: T
 
 
-Plan = Generator[Call[Any] | Pause | Out[T], Any, None]
+@dataclass(frozen=True, slots=True)
+class Listen(Generic[T]):
+    """Hand on each event that the service sends in answer to a call, for as long as the connection holds.
+
+    Answered by the last of them, None if none came.
+    """
+
+    call: Call[T]
+
+
+Plan = Generator[Call[Any] | Pause | Out[T] | Listen[T], Any, None]
 """Calls and pauses one after another, each call answered by what it reads, and values to hand on between them."""
 
 

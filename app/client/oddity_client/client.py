@@ -8,6 +8,7 @@ import httpx
 from oddity_client.answers import Job
 from oddity_client.collection import CollectionOperations
 from oddity_client.errors import JobFailed
+from oddity_client.keys import KeyOperations
 from oddity_client.retries import Retries
 from oddity_client.service import ServiceOperations
 from oddity_client.transports import AsyncClosing, Asynchronous, Closing, Line, Synchronous, headers_of
@@ -26,7 +27,7 @@ class Collection(CollectionOperations, UpkeepOperations, Synchronous):
         self._line = line
 
 
-class Client(ServiceOperations, Synchronous, Closing):
+class Client(ServiceOperations, KeyOperations, Synchronous, Closing):
     """A service at a URL. Close it, or use it in a `with`.
 
     `http` takes the place of the connections made here; it must know its `base_url`, and carries its own headers.
@@ -69,7 +70,7 @@ class AsyncCollection(CollectionOperations, UpkeepOperations, Asynchronous):
         self._line = line
 
 
-class AsyncClient(ServiceOperations, Asynchronous, AsyncClosing):
+class AsyncClient(ServiceOperations, KeyOperations, Asynchronous, AsyncClosing):
     """A service at a URL, for asyncio. Close it, or use it in an `async with`. Files are read in the loop's thread."""
 
     def __init__(

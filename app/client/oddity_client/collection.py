@@ -24,6 +24,7 @@ from oddity_client.answers import (
     RegisteredClass,
     Role,
     Scores,
+    StoredScores,
 )
 from oddity_client.calls import (
     Call,
@@ -377,6 +378,38 @@ class CollectionOperations:
         asked: dict[str, Any] = {"ids": _list(ids), "scorer": scorer, "method": method, "label": label}
         asked |= {"neighbours": neighbours, "after": after, **more}
         return self._asking("POST", ("explain",), Explanations, images, asked)
+
+    # Stored images at a glance
+
+    @operation
+    def scores(
+        self,
+        *,
+        scorer: str | None = None,
+        role: Role | None = None,
+        false_alarm_rate: float | None = None,
+        limit: int | None = None,
+        after: int | None = None,
+    ) -> Call[StoredScores]:
+        """Stored images with their scores, strangest first, and the scores that calibrate: what a histogram needs.
+
+        Raises Busy (`still_scoring`) when a fitted scorer needs longer than all tries; what it has found it keeps.
+        """
+        query = {"scorer": scorer, "role": role, "false_alarm_rate": false_alarm_rate, "limit": limit, "after": after}
+        return Call("GET", self._path("scores"), reading(StoredScores), query=query)
+
+    @operation
+    def map(
+        self,
+        *,
+        layout: Literal["principal", "neighbours"] | None = None,
+        scorer: str | None = None,
+        limit: int | None = None,
+        after: int | None = None,
+    ) -> Call[StoredScores]:
+        """Stored images with their scores and their places on a plane: what lies near what. Raises as `scores`."""
+        query = {"layout": layout, "scorer": scorer, "limit": limit, "after": after}
+        return Call("GET", self._path("map"), reading(StoredScores), query=query)
 
     def _path(self, *parts: str) -> str:
         return "/".join(["/v1/collections", segment(self.name), *map(segment, parts)])

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from oddity_client.calls import Call, Pause
-from oddity_client.errors import NotOddity, Unreachable, refusal
+from oddity_client.errors import NotOddity, OddityError, Unreachable, refusal
 
 T = TypeVar("T")
 
@@ -76,7 +76,7 @@ def exchange(call: Call[T], retries: Retries, where: str) -> Generator[Call[T] |
             return call.absent()
         pause = retries.pause_s(attempt, _asked(came)) if _is_momentary(came) else None
         if pause is None:
-            raise _failure(came, where)
+            raise failure(came, where)
         yield Pause(pause)
 
 
@@ -108,7 +108,8 @@ def _read(call: Call[T], came: Reply, where: str) -> T:
         raise NotOddity(f"{where} does not answer {call.method} {call.path} like Oddity: {error}") from error
 
 
-def _failure(came: Reply | Lost | None, where: str) -> Exception:
+def failure(came: Reply | Lost | None, where: str) -> OddityError:
+    """What is raised for an answer that is no success, or for none."""
     if isinstance(came, Reply):
         if isinstance(came.body, dict):
             return refusal(came.status, came.body)

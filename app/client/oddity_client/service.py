@@ -4,10 +4,24 @@ from time import monotonic
 from typing import Any
 
 from oddity_client.answers import CollectionRecord, Job, JobState, Method, Readiness
-from oddity_client.calls import Call, Out, Pause, Plan, listed, operation, page_of, pages, reading, segment, streamed
+from oddity_client.calls import (
+    Call,
+    Listen,
+    Out,
+    Pause,
+    Plan,
+    listed,
+    operation,
+    page_of,
+    pages,
+    reading,
+    segment,
+    streamed,
+)
 from oddity_client.errors import WaitedTooLong
 
 LONGEST_LOOK_S = 5.0
+FIRST_LOOK_S = 0.5
 
 
 class ServiceOperations:
@@ -75,9 +89,29 @@ class ServiceOperations:
         """
         return _following(job, every_s, timeout_s)
 
+    @streamed
+    def events(self, job: Job | str) -> Plan[Job]:
+        """The job at each change until it has ended, which is the last; as the service tells it.
+
+        Where the connection breaks the job is looked at, and listened to again.
+        """
+        return _listening(job.id if isinstance(job, Job) else job)
+
 
 def _job(job: str) -> Call[Job]:
     return Call("GET", f"/v1/jobs/{segment(job)}", reading(Job))
+
+
+def _listening(job: str) -> Plan[Job]:
+    while True:
+        last: Job | None = yield Listen(Call("GET", f"/v1/jobs/{segment(job)}/events", reading(Job)))
+        if last is not None and last.has_ended:
+            return
+        current: Job = yield _job(job)
+        if current.has_ended:
+            yield Out(current)
+            return
+        yield Pause(FIRST_LOOK_S)
 
 
 def _following(job: Job | str, every_s: float, timeout_s: float | None) -> Plan[Job]:

@@ -11,12 +11,13 @@ from typing import Any, Generic, Self, TypeVar
 
 import httpx
 
-from oddity_client.calls import Call, Out, Pause, Plan
+from oddity_client.calls import Call, Listen, Out, Pause, Plan
 from oddity_client.errors import OddityError
-from oddity_client.retries import Lost, Reply, Retries, exchange
+from oddity_client.retries import Lost, Reply, Retries, exchange, failure
 
 T = TypeVar("T")
 H = TypeVar("H", httpx.Client, httpx.AsyncClient)
+DATA = "data: "  # of a server-sent event
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,21 @@ class Synchronous:
             except httpx.TransportError as error:
                 return Lost(_reason(error))
 
+    def _listen(self, call: Call[T]) -> Iterator[T]:
+        """Each event; ends where the connection does. Raises Refused, NotOddity."""
+        with ExitStack() as stack:
+            request = self._line.http.build_request(**self._line.arguments(call, stack))
+            try:
+                answer = self._line.http.send(request, stream=True)
+                with closing(answer):
+                    if not answer.is_success:
+                        raise failure(_reply(call, answer.status_code, answer.headers, answer.read()), self._line.where)
+                    for line in answer.iter_lines():
+                        if line.startswith(DATA):
+                            yield call.read(json.loads(line.removeprefix(DATA)))
+            except httpx.TransportError:
+                return
+
     def _follow(self, plan: Plan[T]) -> Iterator[T]:
         step = next(plan, None)
         while step is not None:
@@ -92,6 +108,9 @@ class Synchronous:
                     time.sleep(step.seconds)
                 elif isinstance(step, Out):
                     yield step.value
+                elif isinstance(step, Listen):
+                    for told in self._listen(step.call):
+                        yield told
                 else:
                     told = self._send(step)
             except OddityError as error:
@@ -134,6 +153,23 @@ class Asynchronous:
             except httpx.TransportError as error:
                 return Lost(_reason(error))
 
+    async def _listen(self, call: Call[T]) -> AsyncIterator[T]:
+        """Each event; ends where the connection does. Raises Refused, NotOddity."""
+        with ExitStack() as stack:
+            request = self._line.http.build_request(**self._line.arguments(call, stack))
+            try:
+                answer = await self._line.http.send(request, stream=True)
+                async with aclosing(answer):
+                    if not answer.is_success:
+                        raise failure(
+                            _reply(call, answer.status_code, answer.headers, await answer.aread()), self._line.where
+                        )
+                    async for line in answer.aiter_lines():
+                        if line.startswith(DATA):
+                            yield call.read(json.loads(line.removeprefix(DATA)))
+            except httpx.TransportError:
+                return
+
     async def _follow(self, plan: Plan[T]) -> AsyncIterator[T]:
         step = next(plan, None)
         while step is not None:
@@ -143,6 +179,9 @@ class Asynchronous:
                     await asyncio.sleep(step.seconds)
                 elif isinstance(step, Out):
                     yield step.value
+                elif isinstance(step, Listen):
+                    async for told in self._listen(step.call):
+                        yield told
                 else:
                     told = await self._send(step)
             except OddityError as error:

@@ -146,6 +146,11 @@ class UpkeepOperations:
         )
 
     @operation
+    def import_report(self, job: str, path: Path | str) -> Call[Path]:
+        """The same as one file at `path`, a JSON object a line; it takes that name when it is complete."""
+        return self._to_file(("imports", job, "report"), path)
+
+    @operation
     def find_duplicates(
         self,
         levels: Sequence[Level] | None = None,
@@ -214,9 +219,18 @@ class UpkeepOperations:
         return Call("GET", self._place("feedback", "next-pair"), reading(NextPairs), query=query)
 
     @operation
-    def drift(self, *, scorer: str | None = None, hours: int | None = None) -> Call[Drift]:
+    def drift(
+        self,
+        *,
+        scorer: str | None = None,
+        hours: int | None = None,
+        level: float | None = None,
+        false_alarm_rate: float | None = None,
+        against: Literal["calibration", "before"] | None = None,
+    ) -> Call[Drift]:
         """Whether the images that are sent to be scored are still like the normal ones."""
-        return Call("GET", self._place("drift"), reading(Drift), query={"scorer": scorer, "hours": hours})
+        query = {"scorer": scorer, "hours": hours, "level": level, "false_alarm_rate": false_alarm_rate}
+        return Call("GET", self._place("drift"), reading(Drift), query=query | {"against": against})
 
     # Upkeep
 
@@ -288,9 +302,7 @@ class UpkeepOperations:
     @operation
     def download_snapshot(self, snapshot: str, path: Path | str) -> Call[Path]:
         """The file of a snapshot, written to `path`; it takes that name when it is complete."""
-        path = Path(path)
-        part = path.with_name(f"{path.name}.part")
-        return Call("GET", self._place("snapshots", snapshot), lambda whole: whole.replace(path), sink=part)
+        return self._to_file(("snapshots", snapshot), path)
 
     @operation
     def delete_snapshot(self, snapshot: str) -> Call[None]:
@@ -301,6 +313,11 @@ class UpkeepOperations:
     def restore(self, file: Content | None = None, *, snapshot: str | None = None, key: str | None = None) -> Call[Job]:
         """Make this collection, which must be new, from the file of a snapshot or the id of one (job)."""
         return self._with_file(("restore",), "snapshot", file, given({"snapshot": snapshot}), key)
+
+    def _to_file(self, place: Sequence[str], path: Path | str) -> Call[Path]:
+        path = Path(path)
+        part = path.with_name(f"{path.name}.part")
+        return Call("GET", self._place(*place), lambda whole: whole.replace(path), sink=part)
 
     def _place(self, *parts: str) -> str:
         return "/".join(["/v1/collections", segment(self.name), *map(segment, parts)])

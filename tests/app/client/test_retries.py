@@ -3,6 +3,7 @@
 import asyncio
 import email.utils
 import io
+import json
 import random
 import time
 from pathlib import Path
@@ -151,6 +152,25 @@ def test_a_download_that_breaks_off_begins_again_and_takes_its_name_when_whole(t
         assert len(seen) == 3
     assert path.read_text() == "the whole file"
     assert [one.name for one in tmp_path.iterdir()] == ["parts.tar"]
+
+
+def test_listening_goes_on_after_a_broken_connection() -> None:
+    def told(state: str) -> str:
+        job = {"id": "a" * 32, "kind": "fit", "collection": "c", "state": state, "parameters": {}, "attempts": 1}
+        job |= {"progress": {"stage": "", "done": 0, "total": None, "rate": None, "remaining_s": None}}
+        job |= dict.fromkeys(("result", "problem", "started_at", "finished_at"))
+        return json.dumps(job | {"cancel_requested": False, "created_at": "2026-01-01T00:00:00.000Z"})
+
+    def script(number: int) -> Told:
+        if number == 2:
+            return Told(body=told("running"))  # a look, since the stream ended too early
+        state = "queued" if number == 1 else "succeeded"
+        event = f"event: progress\ndata: {told(state)}\n\n: still here\n\n"
+        return Told(body=event, announced=len(event) + 100 if number == 1 else None)
+
+    with scripted(script) as (url, seen), Client(url, retries=AT_ONCE) as client:
+        assert [one.state for one in client.events("a" * 32)] == ["queued", "succeeded"]
+    assert [one.line.split()[1].rpartition("/")[2] for one in seen] == ["events", "a" * 32, "events"]
 
 
 def test_the_key_goes_with_every_request_and_names_are_quoted() -> None:

@@ -50,6 +50,7 @@ from models.backbones.embedder import EmbeddingSpec
 from models.errors import ModelsError
 
 SEED = 0
+DEADLINE_S = 3600.0  # the longest that the setting allows
 USUAL = Plan()
 DIGITS_LIMIT = 60  # of each digit and part in `bench reference` on made images
 
@@ -700,7 +701,9 @@ def _write(found: dict[str, Any], out: Path, name: str, body: list[str], as_json
 
 @contextmanager
 def _opened(settings: Settings) -> Iterator[Embedders]:
-    embedders = Embedders(settings, settings.threads or len(os.sched_getaffinity(0)))
+    # A measurement may take as long as it takes, also on a busy machine: nobody waits for it as for a request.
+    patient = settings.model_copy(update={"deadline_s": DEADLINE_S})
+    embedders = Embedders(patient, settings.threads or len(os.sched_getaffinity(0)))
     try:
         yield embedders
     finally:

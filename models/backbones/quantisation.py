@@ -9,7 +9,9 @@ import json
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -92,6 +94,7 @@ def _quantised(graph: Any, preprocessing: Preprocessing) -> Any:
     pixels = made_images(IMAGES, preprocessing.image_size, SEED)
     samples = nncf.Dataset(list(pixels), lambda one: preprocessing.apply(one)[None])
     try:
-        return nncf.quantize(graph, samples, subset_size=IMAGES, preset=nncf.QuantizationPreset.MIXED)
+        with redirect_stdout(sys.stderr):  # its progress bars: what a command prints may be read by a program
+            return nncf.quantize(graph, samples, subset_size=IMAGES, preset=nncf.QuantizationPreset.MIXED)
     except (RuntimeError, InternalError, UnsupportedModelError, ValidationError) as error:
         raise EngineUnusable(f"`network` must be quantised by NNCF; {error}") from error

@@ -257,13 +257,18 @@ def test_choices_that_do_not_exist_are_refused(wrong: dict[str, str]) -> None:
 
 
 def test_int8_is_made_once_and_is_apart_or_passes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, judge: TorchEngine
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    judge: TorchEngine,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     caplog.set_level(logging.INFO, logger="oddity.engine")
     monkeypatch.setattr("models.backbones.quantisation.IMAGES", 12)
     choice = EngineChoice("openvino", "int8", tmp_path)
     first = choose_engine(network(), choice, 1)
     assert first.engine.precision == "int8" and first.parity is not None
+    assert capsys.readouterr().out == ""  # no progress bar among what a command prints
     assert first.comparable_with == "float32" or first.comparable_with.startswith("int8 ")
     probe, *mates = images(8)
     alone = first.engine.run(probe[None], (POOLED,))[POOLED][0]

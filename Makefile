@@ -12,7 +12,11 @@ TORCH_INDEX ?=
 WORKERS ?= 2
 PIP_EXTRA := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX),)
 
-.PHONY: help serve test test-slow test-browser test-api docs check format audit sbom bench clean
+# Of the long mixed load with faults: how long, and on which database (sqlite or postgresql).
+MINUTES ?= 10
+RECORD ?= postgresql
+
+.PHONY: help serve test test-slow test-browser test-api soak hostile docs check format audit sbom bench clean
 
 help:
 	@echo "make serve   environment, migrations, server on http://$(HOST):$(PORT) (PORT=, DATA=)"
@@ -21,6 +25,8 @@ help:
 	@echo "make test-browser   the page in a real browser (needs /usr/bin/chromium); screenshots in .artefacts/page"
 	@echo "make docs    the documents as pages in .site, broken links being errors; the code in them is run"
 	@echo "make test-api   many generated requests to every path of the interface"
+	@echo "make soak    mixed load for ten minutes with one fault after the other (MINUTES=, RECORD=sqlite|postgresql)"
+	@echo "make hostile every kind of hostile input on a real server; the table is left in .bench/"
 	@echo "make audit   bandit over the sources, pip-audit over what is installed (asks PyPI for advisories)"
 	@echo "make sbom    what is installed, as CycloneDX, in .artefacts/sbom.json"
 	@echo "make check   formatting, linting, types, rules"
@@ -54,6 +60,12 @@ docs: $(VENV)/.dev
 
 test-api: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow tests/contract/test_generated_requests.py
+
+soak: $(VENV)/.dev
+	$(BIN)/python -m tests.faults.soak --minutes $(MINUTES) --record $(RECORD)
+
+hostile: $(VENV)/.dev
+	$(BIN)/oddity bench hostile --out .bench
 
 $(VENV)/.audit: $(VENV)/.run
 	$(BIN)/python -m pip install --quiet $(PIP_EXTRA) --editable ".[audit]"

@@ -12,7 +12,8 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from app.settings import Settings
 
-HEAD_LIMIT_BYTES = 64 * 2**10  # request line and headers; what came in one read with their end is not counted
+HEAD_LIMIT_BYTES = 64 * 2**10  # request line and headers
+HEAD_END = b"\r\n\r\n"
 
 
 class BoundedProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
@@ -25,6 +26,7 @@ class BoundedProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
         """Wait for the first head, or refuse one connection too many."""
         super().connection_made(transport)
         self._head_bytes = 0
+        self._head_last = b""
         self._head_timer: asyncio.TimerHandle | None = None
         if len(self.connections) > self.connections_limit:
             self._refuse(503, "too_many_connections", "There are too many connections; try again shortly.")
@@ -37,17 +39,21 @@ class BoundedProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
             return
         before = self.cycle
         is_in_body = before is not None and before.more_body and not before.response_complete
+        if not is_in_body:
+            seen = self._head_last + data  # the end of the head may come in parts
+            end = seen.find(HEAD_END)
+            self._head_bytes += len(data) if end < 0 else end
+            self._head_last = seen[1 - len(HEAD_END) :]
+            if self._head_bytes > HEAD_LIMIT_BYTES:
+                detail = f"Request line and headers must be at most {HEAD_LIMIT_BYTES} bytes."
+                self._refuse(431, "head_too_large", detail)
+                return
         super().data_received(data)
         if self.cycle is not before or is_in_body:
-            self._head_bytes = 0
+            self._head_bytes, self._head_last = 0, b""
             self._forget_timer()
-            return
-        if self._head_timer is None:
+        elif self._head_timer is None:
             self._expect_head()
-        self._head_bytes += len(data)
-        if self._head_bytes > HEAD_LIMIT_BYTES and not self.transport.is_closing():
-            detail = f"Request line and headers must be at most {HEAD_LIMIT_BYTES} bytes."
-            self._refuse(431, "head_too_large", detail)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""

@@ -31,6 +31,7 @@ from benchmarks.filters import filters_text
 from benchmarks.filters import run as measure_filters
 from benchmarks.folders import cases, read_layout
 from benchmarks.heat_maps import HeatMapsPlan, heat_maps_text, measure_heat_maps
+from benchmarks.hostile import HostilePlan, hostile_text, measure_hostile
 from benchmarks.job_pressure import PressurePlan, measure_pressure, pressure_text
 from benchmarks.learned_embeddings import LearnedPlan, learned_text, measure_learned
 from benchmarks.made_folders import write_digits, write_textures
@@ -535,6 +536,26 @@ def decoding(
         bar = progress.add_task("Starting", total=None)
         found = measure_decoding(plan, say=partial(_describe, progress, bar))
     _write(found, out, "decoding", decoding_text(found), as_json)
+
+
+@cli.command()
+def hostile(
+    times: Annotated[int, typer.Option(min=1, help="How often each kind is sent.")] = HostilePlan().times,
+    clients: Annotated[int, typer.Option(min=1, help="Clients at once.")] = HostilePlan().clients,
+    out: OutOption = Path(".bench"),
+    as_json: JsonOption = False,
+) -> None:
+    """Send a server of its own every kind of hostile input: outcomes, memory, and what a stranger learns.
+
+    Exit code 1 when it answers with a server error other than 503, or serves no more.
+    """
+    with _sentences(), images_progress() as progress:
+        bar = progress.add_task("Starting a server", total=None)
+        plan = HostilePlan(times=times, clients=clients)
+        found = measure_hostile(plan, say=partial(_describe, progress, bar))
+    _write(found, out, "hostile", hostile_text(found), as_json)
+    if not found["is_within_bars"]:
+        raise CommandFailed("Hostile input met a server error; the report says which.")
 
 
 @cli.command()

@@ -22,6 +22,8 @@ from models.errors import ImageTooLarge, InputError
 from models.images import ImageLimits
 
 PR_SET_PDEATHSIG = 1
+KEPT_BYTES = 96 * 2**20  # resident; beyond it, what a large image has left is given back
+LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def run(tasks: Mapping[str, Task], server: int, memory_bytes: int) -> None:
@@ -38,6 +40,8 @@ def run(tasks: Mapping[str, Task], server: int, memory_bytes: int) -> None:
             del message
             line.sendall(packed(facts, body))
             line.sendall(body)
+            del body
+            give_back()
 
 
 def _answer(tasks: Mapping[str, Task], question: dict[str, Any], data: bytes) -> Answer:
@@ -55,8 +59,19 @@ def end_with(server: int) -> bool:
     Elsewhere than on Linux the closed line ends it, once the image that it has is done.
     """
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     return os.getppid() == server
+
+
+def give_back() -> None:
+    """Let the system have the memory that a large image took: the allocator would keep it for the next one.
+
+    Only where the allocator is GNU's.
+    """
+    if not hasattr(LIBC, "malloc_trim"):
+        return
+    if int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() > KEPT_BYTES:
+        LIBC.malloc_trim(0)
 
 
 def limit_memory(more_bytes: int) -> None:

@@ -101,6 +101,29 @@ def test_a_huge_head_is_refused_while_it_arrives(connect: Connect) -> None:
             assert status in (400, 431)
 
 
+def test_a_huge_head_is_refused_that_comes_with_its_end(connect: Connect) -> None:
+    with connect() as connection:
+        connection.sendall(request("/healthz", "x: " + HEAD_LIMIT_BYTES * "y"))
+        status, body = answer_of(connection)
+        assert (status, body["code"]) == (431, "head_too_large")
+    with connect() as connection:
+        connection.sendall(request("/healthz", "connection: close", "x: " + (HEAD_LIMIT_BYTES - 200) * "y"))
+        assert answer_of(connection)[0] == 200
+
+
+def test_the_end_of_a_head_may_come_in_parts_with_a_large_body_behind_it(connect: Connect) -> None:
+    body = 2 * HEAD_LIMIT_BYTES * b"x"
+    kind = "content-type: application/json\r\nconnection: close"
+    head = f"POST /v1/collections/c/query HTTP/1.1\r\nhost: x\r\n{kind}\r\ncontent-length: {len(body)}\r\n\r\n"
+    with connect() as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for part in (head[:-3], head[-3:-2], head[-2:-1]):
+            connection.sendall(part.encode())
+            time.sleep(0.05)
+        connection.sendall(head[-1:].encode() + body)
+        assert answer_of(connection)[0] in (404, 422)  # read to its end, and no JSON
+
+
 def test_a_body_that_does_not_come_is_not_waited_for(connect: Connect) -> None:
     for path in ("/v1/collections/c/images", "/v1/collections/c/images/import", "/v1/collections/c/images/delete"):
         for kind in ("application/json", "application/zip", "image/png"):

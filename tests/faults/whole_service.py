@@ -33,7 +33,8 @@ ENDED = ("succeeded", "failed", "cancelled")
 class Service:
     """A server and a worker of one data folder and one record, each of which may be killed and started again."""
 
-    def __init__(self, data: Path, record_url: str) -> None:
+    def __init__(self, data: Path, record_url: str, more: dict[str, str] | None = None) -> None:
+        """`more` are further variables of the environment."""
         self.data = data
         environment = {
             "ODDITY_DATABASE_URL": record_url,
@@ -45,7 +46,7 @@ class Service:
         self._mother = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.server", str(data)],
             cwd=ROOT,
-            env={**os.environ, **environment, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, **environment, **(more or {}), "OMP_NUM_THREADS": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -65,6 +66,10 @@ class Service:
         with httpx2.Client(base_url=self.url, timeout=PATIENCE_S) as client:
             client.get("/healthz").raise_for_status()  # waits in the socket's queue
             yield client
+
+    def pid(self, kind: str) -> int:
+        """Id of the server or worker that runs."""
+        return self._pids[kind]
 
     def fork(self, kind: str) -> list[str]:
         """What a new child says of itself."""
@@ -166,6 +171,7 @@ class Jobs:
     def __init__(self) -> None:
         self.turn = 0
         self.done: list[str] = []
+        self.may_fail_with: tuple[str, ...] = ("bank_too_small", "job_given_up")
         self._job: str | None = None
         self._snapshot: dict[str, Any] = {}
         self.restored: dict[str, int] = {}
@@ -194,7 +200,7 @@ class Jobs:
         if job["state"] not in ENDED:
             time.sleep(0.02)
             return
-        assert job["state"] == "succeeded" or job["problem"]["code"] in ("bank_too_small", "job_given_up"), job
+        assert job["state"] == "succeeded" or job["problem"]["code"] in self.may_fail_with, job
         if job["state"] == "succeeded":
             self._end(client, job)
         self._job = None

@@ -16,6 +16,7 @@ from PIL import Image
 
 from models.decoding.decoder import Decoder
 from models.decoding.pool import DecodingPool
+from models.decoding.worker import KEPT_BYTES
 from models.errors import (
     DeadlinePassed,
     DecoderUnavailable,
@@ -131,6 +132,24 @@ def test_what_hoards_memory_is_refused_and_the_next_image_has_room(decoder: Deco
     assert decoder.size(PICTURES["large"]) == (700, 500)
     used = max(psutil.Process(pid).memory_info().rss for pid in decoder.pool.pids)
     assert used < MEMORY + 100 * 2**20
+
+
+LEFTOVERS = """
+import psutil
+from models.decoding.worker import give_back
+pieces = [bytes(60_000) for _ in range(4000)]
+last = bytes(60_000)  # at the top of the heap, so that freeing the others gives nothing back by itself
+del pieces
+print(psutil.Process().memory_info().rss)
+give_back()
+print(psutil.Process().memory_info().rss)
+"""
+
+
+def test_what_a_large_image_took_is_given_back() -> None:
+    done = subprocess.run([sys.executable, "-c", LEFTOVERS], cwd=ROOT, capture_output=True, text=True, check=True)
+    before, after = map(int, done.stdout.split())
+    assert after < KEPT_BYTES < before
 
 
 def test_what_does_not_end_is_ended() -> None:

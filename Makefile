@@ -16,13 +16,14 @@ PIP_EXTRA := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX),)
 MINUTES ?= 10
 RECORD ?= postgresql
 
-.PHONY: help serve test test-slow test-browser test-api soak hostile docs check format audit sbom bench clean
+.PHONY: help serve test test-slow test-browser picture test-api soak hostile docs check format audit sbom bench clean
 
 help:
 	@echo "make serve   environment, migrations, server on http://$(HOST):$(PORT) (PORT=, DATA=)"
 	@echo "make test    environment and the quick test suite"
 	@echo "make test-slow   the long tests (more kill moments, larger pools)"
 	@echo "make test-browser   the page in a real browser (needs /usr/bin/chromium); screenshots in .artefacts/page"
+	@echo "make picture   docs/page.webp, the page as README shows it (needs /usr/bin/chromium)"
 	@echo "make docs    the documents as pages in .site, broken links being errors; the code in them is run"
 	@echo "make test-api   many generated requests to every path of the interface"
 	@echo "make soak    mixed load for ten minutes with one fault after the other (MINUTES=, RECORD=sqlite|postgresql)"
@@ -33,6 +34,7 @@ help:
 	@echo "make bench   benchmarks that need no outside data; results in .bench/"
 
 $(VENV)/.run: pyproject.toml
+	@echo "Installing into $(VENV): minutes the first time, most of them for torch."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet $(PIP_EXTRA) --editable .
@@ -53,6 +55,9 @@ test-slow: $(VENV)/.dev
 
 test-browser: $(VENV)/.dev
 	$(BIN)/python -m pytest -m browser tests/browser
+
+picture: $(VENV)/.dev
+	$(BIN)/python -m tests.browser.picture
 
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

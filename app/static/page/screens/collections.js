@@ -28,9 +28,10 @@ const Card = ({ collection }) => {
 const NewCollection = ({ changed }) => {
   const [name, setName] = useState("");
   const [rate, setRate] = useState(0.01);
+  const [weights, setWeights] = useState("");
   const [make, isMaking, problem] = useAction(async (event) => {
     event.preventDefault();
-    await ask(inCollection(name.trim()), { method: "PUT", json: { false_alarm_rate: rate } });
+    await ask(inCollection(name.trim()), { method: "PUT", json: { false_alarm_rate: rate, ...(weights.trim() ? { weights: weights.trim() } : {}) } });
     changed();
     go(screenOf(name.trim(), "images"));
   });
@@ -42,6 +43,13 @@ const NewCollection = ({ changed }) => {
       <${RateField} rate=${rate} setRate=${setRate} />
       <button class="primary" disabled=${isMaking}>Make it</button>
     </div>
+    <details><summary>Weights of the network</summary>
+      <div class="row bottom">
+        <${Text} label="Weights" value=${weights} setValue=${setWeights} maxlength="1024" placeholder="as the service is set" list="weights" />
+        <datalist id="weights">${["torchvision", "embedded", "stand-in"].map((one) => html`<option value=${one} />`)}</datalist>
+        <p class="quiet">For photographs: <code>torchvision</code>, once <code>oddity weights fetch resnet18</code> has brought them, or <code>file:NAME</code> in the data folder.</p>
+      </div>
+    </details>
     <${ProblemNote} problem=${problem} />
   </form>`;
 };

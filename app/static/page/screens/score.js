@@ -142,7 +142,7 @@ export const Score = ({ collection, name, asked, changed }) => {
     </div>
     ${set && html`<${SetResult} name=${name} set=${set} />`}
     ${found && heat && html`<${HeatControl} strength=${strength} setStrength=${setStrength} heatmap=${heat} />`}
-    ${found && !heat && mapper && !hasHeat(scorer) && html`<${Note}><p><strong>Where in the image?</strong> The scorer ${scorer} judges the whole image. A heat map needs ${mapper.id}, fitted on this collection.</p><${FitHere} name=${name} method=${mapper.id} scorers=${usable} onReady=${(id) => {
+    ${found && !heat && mapper && !hasHeat(scorer) && html`<${Note} kind="beside"><p><strong>Where in the image?</strong> The scorer ${scorer} judges the whole image. A heat map needs ${mapper.id}, fitted on this collection.</p><${FitHere} name=${name} method=${mapper.id} scorers=${usable} onReady=${(id) => {
       reload();
       setScorer(id);
       if (last) score(last, id, true);

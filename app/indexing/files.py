@@ -7,6 +7,8 @@ damaged is set aside under another name, for people to look at, and the state is
 """
 
 import logging
+import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,8 @@ from models.methods.dn2 import LiveDN2
 log = logging.getLogger("oddity.indexing")
 FORMAT = 4  # of what stands in a file; a file of another format is built anew
 DAMAGED_SUFFIX = ".damaged"
+UNNAMED = "unnamed"  # in the name of a file until it is whole
+LEFT_OVER_S = 3600.0  # what has not been written to for so long, nobody writes
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +78,15 @@ class IndexFiles:
             "runtimes": {str(pk): name for pk, name in state.runtimes.items()},
             "damaged": {str(pk): name for pk, name in state.damaged.items()},
         }
-        unnamed = self.folder / f"{state.id}-unnamed.index"
-        size = write_arrays(unnamed, arrays, facts)
-        digest = _digest(unnamed)
-        unnamed.replace(self.path(state.id, digest))
+        # A name of its own: a job whose lease ran out may still be writing when the next one begins.
+        unnamed = self.folder / f"{state.id}-{UNNAMED}-{uuid.uuid4().hex}.index"
+        try:
+            size = write_arrays(unnamed, arrays, facts)
+            digest = _digest(unnamed)
+            unnamed.replace(self.path(state.id, digest))
+        finally:  # a disk that is full is not to stay so
+            for path in self.folder.glob(f"{unnamed.name}*"):
+                path.unlink(missing_ok=True)
         return Written(digest, size)
 
     def read(self, path: Path, state: CollectionState) -> Restored | None:
@@ -108,7 +117,8 @@ class IndexFiles:
         """
         names = {self.path(collection_id, digest).name for digest in kept}
         for path in self.folder.glob(f"{collection_id}-*"):
-            if path.name not in names and not path.name.endswith(DAMAGED_SUFFIX):
+            is_kept = path.name in names or path.name.endswith(DAMAGED_SUFFIX) or _is_being_written(path)
+            if not is_kept:
                 path.unlink(missing_ok=True)
 
     def prune_collections(self, living: set[int]) -> int:
@@ -116,7 +126,7 @@ class IndexFiles:
         gone = 0
         for path in self.folder.glob("*-*"):
             number = path.name.split("-")[0]
-            if number.isdecimal() and int(number) not in living:
+            if number.isdecimal() and int(number) not in living and not _is_being_written(path):
                 path.unlink(missing_ok=True)
                 gone += 1
         return gone
@@ -154,6 +164,16 @@ class IndexFiles:
 def _parameters(state: CollectionState) -> dict[str, Any]:
     """What the vectors in memory rest on; `k` is not among it, as the calibration rows remember more neighbours."""
     return state.dn2.params.model_dump(mode="json", include={"metric", "normalize"})
+
+
+def _is_being_written(path: Path) -> bool:
+    """Whether another job, perhaps in another process, may still be at this file."""
+    if UNNAMED not in path.name:
+        return False
+    try:
+        return time.time() - path.stat().st_mtime < LEFT_OVER_S
+    except FileNotFoundError:
+        return False
 
 
 def _digest(path: Path) -> str:

@@ -1,9 +1,12 @@
 """A state that goes on from a file equals one that was read from the record, and no wrong file is ever believed."""
 
+import errno
+import os
 import random
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,13 +16,14 @@ from starlette.testclient import TestClient
 from app.collecting.repository import prune_deletions
 from app.core import Core
 from app.db.tables import CollectionRow, IndexFileRow, VectorRow
-from app.indexing import service
+from app.indexing import files, service
+from app.indexing.files import LEFT_OVER_S
 from app.indexing.repository import Standing
 from app.main import create_app
 from app.settings import Settings
 from app.shelf import CollectionState, Shelf
 from benchmarks.scale import ScalePlan, fill
-from index import structures
+from index import structures, write_arrays
 from tests.app.test_shelf import PICTURES, C, contents, step
 from tests.conftest import add
 
@@ -195,10 +199,13 @@ def test_what_cut_short_writes_left_goes_with_the_next_file(client: TestClient) 
     add(client, "c", {f"i{number}": PICTURES[number] for number in range(6)})
     indexed(client)
     first = file_of(core)
-    left = first.with_name(f"{core.shelf.get('c').id}-unnamed.index.partial")
+    left = first.with_name(f"{core.shelf.get('c').id}-unnamed-1.index.partial")
     left.write_bytes(b"half")
-    other = first.with_name("4711-unnamed.index.partial")
+    other = first.with_name("4711-unnamed-1.index.partial")
     other.write_bytes(b"of a collection that is gone")
+    for path in (left, other):
+        long_ago = time.time() - LEFT_OVER_S - 1
+        os.utime(path, (long_ago, long_ago))
     for number in range(service.repository.FILES_KEPT + 1):
         add(client, "c", {f"more{number}": PICTURES[number]})
         indexed(client)
@@ -207,6 +214,42 @@ def test_what_cut_short_writes_left_goes_with_the_next_file(client: TestClient) 
     assert other.exists()
     client.delete(C)
     service.submit_due(core, {})
+    assert list(core.index_files.folder.iterdir()) == []
+
+
+def test_jobs_that_write_at_the_same_time_do_not_take_each_others_files(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As when a job's lease ran out while the disk was full: it still writes, and has been begun again elsewhere.
+    core = core_of(client)
+    add(client, "c", {f"i{number}": PICTURES[number] for number in range(6)})
+    state = from_record(core)
+
+    def write_beside(path: Path, *given: Any) -> int:
+        monkeypatch.setattr(files, "write_arrays", write_arrays)
+        size = write_arrays(path, *given)
+        other = core.index_files.write(state)
+        core.index_files.prune(state.id, [other.digest])
+        core.index_files.prune_collections(set())
+        return size
+
+    monkeypatch.setattr(files, "write_arrays", write_beside)
+    written = core.index_files.write(state)
+    assert core.index_files.path(state.id, written.digest).exists()
+    assert len(list(core.index_files.folder.iterdir())) == 1
+
+
+def test_a_write_that_fails_leaves_nothing_on_the_disk(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    core = core_of(client)
+    add(client, "c", {f"i{number}": PICTURES[number] for number in range(6)})
+
+    def half(path: Path, *_given: Any) -> int:
+        path.with_name(path.name + ".partial").write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(files, "write_arrays", half)
+    with pytest.raises(OSError, match="no space"):
+        core.index_files.write(from_record(core))
     assert list(core.index_files.folder.iterdir()) == []
 
 

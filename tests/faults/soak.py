@@ -112,7 +112,9 @@ class MixedLoad(Load):
                     self.cut += 1
                     time.sleep(0.1)
                 except (AssertionError, httpx2.HTTPStatusError) as error:
-                    self.wrong.append(f"{name}: {error}")
+                    if f"{name}: {error}" not in self.wrong:
+                        self.wrong.append(f"{name}: {error}")
+                    time.sleep(0.1)
 
     def _ask(self, client: httpx2.Client, path: str, *also: int) -> None:
         answer = client.post(path, content=png(next(self._seeds)), headers={"content-type": "image/png"})

@@ -99,6 +99,7 @@ export const Search = ({ collection, name }) => {
     </form>
     <${ProblemNote} problem=${problem} title="Nothing was found out." />
     <p role="status" class="quiet">${results ? `${plural(results.length, "image")}, nearest first; ${collection.metric === "cosine" ? "distance is 1 − cos" : "distance is Euclidean"}.` : ""}</p>
+    ${!results && !file && !positive.length && !problem && html`<${Empty} title="Nothing asked yet"><p>Drop an image above, or choose some under Images: what looks like them comes up here, nearest first. Then say more like this, less like that.</p><//>`}
     ${results?.length === 0 && html`<${Empty} title="No image fits"><p>Loosen a condition or allow a larger distance.</p><//>`}
     ${results?.length > 0 && html`<ul class="grid">${results.map(
       (image) => html`<li key=${image.id}><${Thumb} collection=${name} image=${image} note=${significant(image.distance)}>

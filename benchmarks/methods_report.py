@@ -7,6 +7,20 @@ from typing import Any
 from benchmarks.methods import SUPERVISED
 from benchmarks.report import table
 
+COLUMNS = (
+    "method",
+    "told",
+    "cases",
+    "ROC-AUC",
+    "plain ROC-AUC",
+    "supervised ROC-AUC",
+    "average precision",
+    "plain average precision",
+    "false alarms at 5 %",
+    "fit, CPU s",
+    "score, CPU ms",
+    "state, kB",
+)
 CARDS = Path(__file__).resolve().parent.parent / "models" / "methods"
 
 
@@ -36,7 +50,7 @@ def methods_text(found: dict[str, Any]) -> list[str]:
         lines += [f"## {folder}", ""]
         if done:
             cells = [{"method": one["method"], **_card_row(one)} for one in done]
-            head = [name for name in dict.fromkeys(name for row in cells for name in row) if name != "data"]
+            head = [name for name in COLUMNS if any(name in row for row in cells)]
             lines += table(head, [[str(row.get(name, "")) for name in head] for row in cells])
         lines += [f"{one['method']}: {one['skipped']}" for one in rows if "skipped" in one]
         lines.append("")

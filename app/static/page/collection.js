@@ -35,18 +35,20 @@ export const Collection = ({ name, screen, asked, changed }) => {
   const tabs = useRef(null);
   const [ends, setEnds] = useState("");
   const look = () => {
+    if (!tabs.current) return; // left meanwhile
     const { scrollLeft, clientWidth, scrollWidth } = tabs.current;
     setEnds(`${scrollLeft > 4 ? "more-before" : ""} ${scrollLeft + clientWidth < scrollWidth - 4 ? "more-after" : ""}`);
   };
   useEffect(() => {
-    if (!tabs.current) return undefined;
+    const bar = tabs.current;
+    if (!bar) return undefined;
     const show = () => {
-      const here = tabs.current.querySelector("[aria-current]");
-      if (here) tabs.current.scrollLeft = here.offsetLeft - (tabs.current.clientWidth - here.offsetWidth) / 2;
+      const here = bar.querySelector("[aria-current]");
+      if (here) bar.scrollLeft = here.offsetLeft - (bar.clientWidth - here.offsetWidth) / 2;
       look();
     };
     const watch = new ResizeObserver(show);
-    watch.observe(tabs.current);
+    watch.observe(bar);
     show();
     return () => watch.disconnect();
   }, [screen, Boolean(data)]);

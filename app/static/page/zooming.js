@@ -6,7 +6,7 @@
 import { useEffect, useMemo, useRef, useState } from "./view.js";
 
 const CLOSEST = 40;
-const FILLED = 0.46; // of the frame's side, from the middle; as in page.css
+const MARGIN = 26; // pixels beside the outermost points; as in page.css
 const STILL = 4; // pixels within which a press is a click
 const STEP = 1.6;
 
@@ -27,7 +27,7 @@ export const useZoom = (places) => {
   useEffect(() => setView({ x: box.x, y: box.y, k: 1 }), [box.x, box.y, box.ex, box.ey]);
 
   /** Pixels that one step of the plane takes when everything is seen. */
-  const unit = () => Math.min((FILLED * frame.current.clientWidth) / box.ex, (FILLED * frame.current.clientHeight) / box.ey);
+  const unit = () => Math.min((frame.current.clientWidth / 2 - MARGIN) / box.ex, (frame.current.clientHeight / 2 - MARGIN) / box.ey);
   const within = ({ x, y, k }) => {
     const near = Math.min(CLOSEST, Math.max(1, k));
     const keep = (value, middle, reach) => Math.min(middle + reach * (1 - 1 / near), Math.max(middle - reach * (1 - 1 / near), value));
@@ -91,7 +91,7 @@ export const useZoom = (places) => {
   /** Move only as far as it takes to see this place. */
   const bringIn = ({ x, y }) =>
     setView((before) => {
-      const reach = (side) => (0.9 * FILLED * side) / (unit() * before.k);
+      const reach = (side) => (0.95 * (side / 2 - MARGIN)) / (unit() * before.k);
       const { clientWidth, clientHeight } = frame.current;
       const seen = (value, middle, far) => (Math.abs(value - middle) > far ? value : middle);
       return within({ ...before, x: seen(x, before.x, reach(clientWidth)), y: seen(y, before.y, reach(clientHeight)) });

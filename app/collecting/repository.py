@@ -12,6 +12,7 @@ from app.jobs.repository import ENDED
 PARAMETERS_MAX = 500  # of one IN (…), well below what any database takes
 # A cleaning is needed to undo it, and what else a collection rests on stays with it; these only told their result.
 FORGOTTEN_KINDS = ("calibrate", "compress", "duplicates", "import", "restore", "snapshot")
+HOLDING_KINDS = ("restore", "snapshot", "fit")
 
 
 def collections_with_deletions(session: Session, before: datetime) -> Sequence[int]:
@@ -52,9 +53,13 @@ def referenced(session: Session, hashes: Sequence[str]) -> set[str]:
     return found
 
 
-def is_restoring(session: Session) -> bool:
-    """Whether a restore runs: it stores all bytes first, and the rows that name them perhaps hours later."""
-    statement = select(JobRow.id).where(JobRow.kind == "restore", JobRow.state == "running").limit(1)
+def are_held(session: Session) -> bool:
+    """Whether a job runs that needs bytes which no row may name.
+
+    A restore stores all bytes first, and the rows that name them perhaps hours later. Snapshots and fits list images at
+    one moment and read their bytes afterwards, whoever deletes the images meanwhile.
+    """
+    statement = select(JobRow.id).where(JobRow.kind.in_(HOLDING_KINDS), JobRow.state == "running").limit(1)
     return session.scalar(statement) is not None
 
 

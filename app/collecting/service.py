@@ -44,12 +44,13 @@ class Collected:
 def collect_files(core: Core, start: str, *, is_dry: bool = False, grace: timedelta = GRACE) -> Collected:
     """Delete the files of images and thumbnails that no image names, of those whose names begin with two digits.
 
-    Nothing is taken while a restore runs, and no image's file while another process stores some: they are met again.
+    Nothing is taken while a restore, a snapshot or a fit runs, and no image's file while another process stores some:
+    they are met again.
     """
     before = core.clock() - grace
     collected = Collected()
     with core.database.read() as session:
-        if repository.is_restoring(session):
+        if repository.are_held(session):
             return collected
         images = _unreferenced(core.store.files, start, session)
         thumbnails = _unreferenced(core.thumbnails.files, start, session)
@@ -106,7 +107,7 @@ def _take_image(core: Core, name: str, before: datetime) -> bool:
         if not is_alone or not _is_old(core.store.files, name, before):
             return False
         with core.database.read() as session:
-            if repository.is_restoring(session) or repository.referenced(session, [name]):
+            if repository.are_held(session) or repository.referenced(session, [name]):
                 return False
         core.store.files.remove(name)
     return True

@@ -171,12 +171,13 @@ def test_a_writer_keeps_the_collector_out(core: Core) -> None:
     assert collect_files(core, sha(data)[:2]) == Collected(images=1)
 
 
-def test_nothing_is_taken_while_a_restore_runs(core: Core) -> None:
-    """It stores all bytes first; their rows may come hours later."""
+@pytest.mark.parametrize("kind", ["restore", "snapshot", "fit"])
+def test_nothing_is_taken_while_a_job_needs_bytes_that_no_row_names(core: Core, kind: str) -> None:
+    """A restore stores them before their rows; snapshots and fits go on reading what was deleted meanwhile."""
     data = png(1)
     core.store.put([(sha(data), data)])
     age(core, data)
-    job, _ = jobs.submit(core, "restore", None, {})
+    job, _ = jobs.submit(core, kind, None, {})
     with core.database.write() as session:
         session.get_one(JobRow, job["id"]).state = "running"
     assert collect_all(core) == Collected()

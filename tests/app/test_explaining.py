@@ -149,7 +149,7 @@ def test_known_defects_are_shown(client: TestClient) -> None:
 
 
 @pytest.mark.parametrize("method", MAPS)
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", ["lower", pytest.param("upper", marks=pytest.mark.slow)])
 def test_a_map_finds_the_planted_defect(served: TestClient, method: str, place: str) -> None:
     (one,) = asked(served, sheet(901, place), method=method, window=1, **QUICK)["results"]
     told = one["map"]

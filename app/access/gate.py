@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from fastapi import Request
 from sqlalchemy.exc import SQLAlchemyError
@@ -173,15 +173,25 @@ def _refuse_foreign_pages(scope: Scope, headers: dict[bytes, bytes], *, is_guard
     if not is_guarded:
         return
     host = headers.get(b"host", b"").decode("latin-1")
-    if not _is_local_name(urlsplit(f"//{host}").hostname if host else None):
+    place = _address(f"//{host}")
+    if host and (place is None or not _is_local_name(place.hostname)):
         raise Forbidden(
             f"`{host}` is not a name of this machine's own address. If a proxy that authenticates stands before the "
             "service, set ODDITY_ACCESS=open; otherwise ODDITY_ACCESS=keys and make a key.",
             "host_refused",
         )
     origin = headers.get(b"origin", b"").decode("latin-1")
-    if not is_safe and origin and urlsplit(origin).netloc != host:
+    page = _address(origin)
+    if not is_safe and origin and (page is None or page.netloc != host):
         raise Forbidden("A page from another place may not write here.", "cross_site")
+
+
+def _address(given: str) -> SplitResult | None:
+    """The parts of a URL; None where it is none, such as one with half a bracket."""
+    try:
+        return urlsplit(given)
+    except ValueError:
+        return None
 
 
 def _is_local_name(name: str | None) -> bool:

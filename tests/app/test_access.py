@@ -2,6 +2,7 @@
 
 import json
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ from app.access.rules import PUBLIC
 from app.access.tokens import digest, id_of, new_id, new_token
 from app.db.tables import ApiKeyRow, KeyUsageRow
 from app.errors import TooMany
+from app.jobs import endpoints, service
 from app.main import create_app
 from app.settings import Settings
 from tests.app.conftest import Serve
@@ -231,6 +233,18 @@ def test_a_key_of_a_setting_needs_no_record(serve: Serve) -> None:
     with serve(access="keys", admin_key=SecretStr("k" * 40)) as client:
         assert client.get("/v1/keys", headers=bearer("k" * 40)).json() == {"keys": []}
         problem_of(client.get("/v1/keys", headers=bearer("k" * 41)), 401, "key_refused")
+
+
+def test_a_key_of_a_setting_follows_a_job_to_its_end(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoints, "EVENT_EVERY_S", 0.01)
+    with serve(access="keys", admin_key=SecretStr("k" * 40), jobs="off") as client:
+        core = core_of(client)
+        job, _ = service.submit(core, "nobody does this", None, {})
+        ending = threading.Timer(0.2, service.cancel, (core, job["id"]))
+        ending.start()
+        answer = client.get(f"/v1/jobs/{job['id']}/events", headers=bearer("k" * 40))
+        ending.join()
+        assert "event: end" in answer.text
 
 
 def test_beginnings_of_names_are_taken_letter_by_letter() -> None:
@@ -449,6 +463,8 @@ def test_on_the_machines_own_address_none_is_needed_and_elsewhere_one_is(shared:
         {"sec-fetch-site": "same-site"},
         {"origin": "https://evil.example"},
         {"origin": "null"},
+        {"origin": "http://["},
+        {"host": "["},
         {"host": "evil.example"},
         {"host": "evil.example:8000", "origin": "http://evil.example:8000", "sec-fetch-site": "same-origin"},
     ],

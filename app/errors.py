@@ -33,6 +33,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnection  # none of the pool's came free in time
 from starlette.exceptions import HTTPException
 
 from index import errors as index_errors
@@ -160,7 +161,9 @@ TABLE: dict[type[Exception], tuple[int, str]] = {
     index_errors.WidthMismatch: (422, "width_mismatch"),
     index_errors.NotFinite: (422, "not_finite"),
     OperationalError: (503, "record_unavailable"),
+    NoConnection: (503, "record_unavailable"),
 }
+MOMENTARY: tuple[type[Exception], ...] = (Busy, OperationalError, NoConnection)  # for those who may ask again soon
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DISK_FULL_SQLSTATES = ("53100",)  # PostgreSQL's disk_full
 
@@ -201,7 +204,7 @@ def describe(error: Exception) -> tuple[int, str, str]:
     for kind in type(error).__mro__:
         if kind in TABLE:
             status, code = TABLE[kind]
-            if kind is OperationalError:
+            if code == "record_unavailable":
                 return status, code, "The record cannot be reached or is locked at the moment; try again shortly."
             detail = str(error) if status < 500 or status == 503 else "The service failed; its log says why."
             return status, code, detail
@@ -278,9 +281,9 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
     codes = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
     detail = str(error.detail)
     if error.status_code == 404:
-        detail = f"There is nothing at {request.url.path}; /docs lists every path."
+        detail = f"There is nothing at {request.scope['path']}; /docs lists every path."
     if error.status_code == 405:
-        detail = f"{request.method} is not offered at {request.url.path}; /docs lists every path."
+        detail = f"{request.method} is not offered at {request.scope['path']}; /docs lists every path."
     answer = problem(error.status_code, codes.get(error.status_code, "http_error"), detail, _instance(request))
     for name, value in (error.headers or {}).items():
         answer.headers[name] = value

@@ -4,7 +4,7 @@ import logging
 import threading
 from abc import ABC, abstractmethod
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.errors import ServiceError
 
@@ -55,5 +55,5 @@ class Periodic(ABC):
     def _try(self) -> None:
         try:
             self.turn()
-        except (DBAPIError, OSError, ServiceError) as error:
+        except (SQLAlchemyError, OSError, ServiceError) as error:
             log.warning("%s at the moment: %s", self.failing, type(error).__name__)

@@ -14,14 +14,16 @@ from app.errors import NotFound
 HIDDEN = "/"  # begins the name of a collection that is not complete yet; no caller can ask for such a name
 
 
-def find(session: Session, name: str, *, locked: bool = False) -> CollectionRow | None:
+def find(session: Session, name: str, *, locked: bool = False, held: bool = False) -> CollectionRow | None:
     """The collection of this name, if there is one.
 
     A write that looks before it changes the row must have it `locked`: on PostgreSQL another could change it in
-    between, unseen.
+    between, unseen. One that adds rows which refer to it must have it `held`: others go on writing, none deletes it.
     """
     statement = select(CollectionRow).where(CollectionRow.name == name)
-    return session.scalar(statement.with_for_update() if locked else statement)
+    if locked or held:
+        statement = statement.with_for_update(read=not locked, key_share=not locked)
+    return session.scalar(statement)
 
 
 def add(session: Session, name: str, settings: dict[str, Any], now: datetime) -> CollectionRow | None:
@@ -38,9 +40,9 @@ def add(session: Session, name: str, settings: dict[str, Any], now: datetime) ->
     return None if pk is None else session.get_one(CollectionRow, pk)
 
 
-def require(session: Session, name: str, *, locked: bool = False) -> CollectionRow:
-    """The collection of this name. Raises NotFound."""
-    row = find(session, name, locked=locked)
+def require(session: Session, name: str, *, locked: bool = False, held: bool = False) -> CollectionRow:
+    """The collection of this name; see `find`. Raises NotFound."""
+    row = find(session, name, locked=locked, held=held)
     if row is None:
         raise NotFound(f"There is no collection `{name}`; PUT /v1/collections/{name} makes one.", "collection_unknown")
     return row

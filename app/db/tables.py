@@ -240,6 +240,7 @@ class JobRow(Base):
     stage: Mapped[str] = mapped_column(String(128), default="")
     stage_started_at: Mapped[datetime | None] = mapped_column(DateTime, default=None)  # the rate is counted from here
     attempts: Mapped[int] = mapped_column(Integer, default=0)  # how often it was begun
+    log: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON, default=None)  # lines, oldest first: at, text
     result: Mapped[dict[str, Any] | None] = mapped_column(JSON, default=None)
     problem: Mapped[dict[str, Any] | None] = mapped_column(JSON, default=None)
     cancel_requested: Mapped[bool] = mapped_column(default=False)

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.clock import Clock
 from app.db.engine import Database
@@ -42,7 +42,7 @@ class PValueCounts:
         try:
             with database.write() as session:
                 repository.add(session, taken)
-        except DBAPIError:
+        except SQLAlchemyError:
             self._add(taken)
             raise
         return set(taken)

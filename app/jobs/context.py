@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from app.core import Core
 from app.db.tables import JobRow
 from app.jobs import repository
+from app.jobs.log import with_line
 
 UPDATE_EVERY_S = 1.0
 
@@ -63,20 +64,32 @@ class JobContext:
         self._stopping = stopping
         self._monotonic = monotonic
         self._written_at = -UPDATE_EVERY_S + monotonic()
-        self._facts: dict[str, Any] = {"done": 0, "total": None, "stage": "", "stage_started_at": None}
+        self._facts: dict[str, Any] = {
+            "done": 0,
+            "total": None,
+            "stage": "",
+            "stage_started_at": None,
+            "log": row.log,
+        }
         self._is_cancelled = False
         self._is_lost = False
 
     def progress(self, done: int, total: int | None = None, stage: str | None = None) -> None:
         """Say how far the job is. Raises Cancelled, Stopping or LeaseLost when it must not go on."""
-        if (stage is not None and stage != self._facts["stage"]) or self._facts["stage_started_at"] is None:
+        before = self._facts["stage"]
+        now_at = before if stage is None else stage[:128]
+        if now_at != before or self._facts["stage_started_at"] is None:
             self._facts["stage_started_at"] = self._core.clock()
-        self._facts.update(done=done, total=total)
-        if stage is not None:
-            self._facts["stage"] = stage[:128]
+        self._facts.update(done=done, total=total, stage=now_at)
+        if now_at != before:
+            self.note(now_at)
         if self._monotonic() - self._written_at >= UPDATE_EVERY_S:
             self.beat()
         self.check()
+
+    def note(self, text: str) -> None:
+        """Add a line to the job's log; it is written with the progress, and at the end."""
+        self._facts["log"] = with_line(self._facts["log"], self._core.clock(), text)
 
     def check(self) -> None:
         """Raise Cancelled, Stopping or LeaseLost when the job must not go on; costs nothing."""
@@ -112,4 +125,5 @@ class JobContext:
 
     def ending(self, state: str, now: datetime) -> dict[str, Any]:
         """The columns of a job that has ended like this."""
-        return {**self._facts, "state": state, "finished_at": now, "lease_owner": None, "lease_until": None}
+        log = with_line(self._facts["log"], now, "queued again: its worker ends" if state == "queued" else state)
+        return {**self._facts, "log": log, "state": state, "finished_at": now, "lease_owner": None, "lease_until": None}

@@ -12,7 +12,7 @@ from app.access.caller import Caller
 from app.access.keyring import Keyring
 from app.core import Core
 from app.dependencies import CallerDependency, CoreDependency, DoorsDependency, SlotsDependency
-from app.errors import Busy, NotFound
+from app.errors import MOMENTARY, NotFound
 from app.jobs import service
 from app.jobs.schemas import JobId, State
 from app.limits import Slots
@@ -92,8 +92,8 @@ async def _events(
                 if not keyring.is_valid(caller.key_id):
                     return  # revoked or expired meanwhile
             job = await slots.run(service.get_job, core, job["id"], caller)
-        except Busy:
-            continue  # the service has better things to do; the next second may suit
+        except MOMENTARY:
+            continue  # the service has better things to do, or its record is away; the next second may suit
         except NotFound:
             return  # deleted with its collection
     if service.has_ended(job):

@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.core import Core
 from app.db.tables import JobRow
 from app.errors import item_problem
 from app.jobs import repository
 from app.jobs.context import Cancelled, JobContext, LeaseLost, Stopping
+from app.jobs.log import with_line
 from app.observe import observed, stage
 
 log = logging.getLogger("oddity.jobs")
@@ -105,7 +106,7 @@ class Runner:
             self._woken.clear()
             try:
                 worked = self.run_one()
-            except DBAPIError:
+            except SQLAlchemyError:
                 log.warning("the record cannot be reached; looking for jobs again in %s s", self._poll_s, exc_info=True)
                 worked = False
             if not worked:
@@ -117,7 +118,7 @@ class Runner:
             if context is not None and not context.is_concluded:
                 try:
                     context.beat()
-                except DBAPIError:
+                except SQLAlchemyError:
                     log.warning("the lease of job %s could not be renewed", context.id, exc_info=True)
 
     def _take(self) -> JobContext | None:
@@ -137,6 +138,7 @@ class Runner:
             row.attempts += 1
             row.started_at = now
             row.done, row.total, row.stage, row.stage_started_at = 0, None, "", None
+            row.log = with_line(row.log, now, "begins" if row.attempts == 1 else f"begins, attempt {row.attempts}")
             collection = repository.collection_names(session, [row]).get(row.collection_id or 0)
             session.flush()
         return JobContext(
@@ -165,6 +167,7 @@ class Runner:
             log.error(
                 "job %s failed: %s", context.id, problem["detail"], exc_info=error if problem["status"] >= 500 else None
             )
+            context.note(problem["detail"])
             self._end(context, "failed", problem=problem)
         else:
             if not context.is_concluded:
@@ -181,6 +184,7 @@ class Runner:
 def _put_back(row: JobRow, now: datetime) -> None:
     """What becomes of a job whose worker is gone."""
     row.lease_owner = row.lease_until = None
+    row.log = with_line(row.log, now, "its worker has not been heard of")
     if row.cancel_requested:
         row.state, row.finished_at = "cancelled", now
     elif row.attempts >= ATTEMPTS_MAX:

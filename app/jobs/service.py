@@ -15,6 +15,7 @@ from app.db.tables import JobRow
 from app.errors import Conflict, Forbidden, NotFound
 from app.idempotency import Answer, Request
 from app.jobs import repository
+from app.jobs.log import with_line
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC).replace(tzinfo=None)
 
@@ -45,7 +46,9 @@ def submit(
         with core.database.write() as session:
             now = core.clock()
             # Locked before the job refers to it: two that lock it afterwards would wait for each other.
-            collection_id = None if collection is None else require(session, collection, locked=also is not None).id
+            is_locked = also is not None
+            found = None if collection is None else require(session, collection, locked=is_locked, held=True)
+            collection_id = None if found is None else found.id
             row = JobRow(
                 id=new_id(now),
                 kind=kind,
@@ -107,6 +110,7 @@ def cancel(core: Core, job_id: str, caller: Caller = ANYBODY) -> dict[str, Any]:
         row.cancel_requested = True
         if row.state == "queued":
             row.state, row.finished_at = "cancelled", now
+            row.log = with_line(row.log, now, "cancelled")
         return show(row, name, now)
 
 
@@ -124,6 +128,7 @@ def show(row: JobRow, collection: str | None, now: datetime) -> dict[str, Any]:
         "state": row.state,
         "parameters": row.parameters,
         "progress": _progress(row, now),
+        "log": row.log or [],
         "attempts": row.attempts or 0,
         "cancel_requested": bool(row.cancel_requested),
         "result": row.result,

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 
 from app.core import Core
 from app.dependencies import of_application, replayed
-from app.errors import Busy
+from app.errors import MOMENTARY
 from app.jobs import service
 from app.limits import Slots
 
@@ -35,7 +35,7 @@ async def answer(
         if service.has_ended(job) or slots.is_ending:
             break
         await asyncio.sleep(LOOK_EVERY_S)
-        with suppress(Busy):  # the job is queued all the same; the next look may suit better
+        with suppress(*MOMENTARY):  # the job is queued all the same; the next look may suit better
             job = await slots.run(service.get_job, core, job["id"])
     headers = {"Location": f"/v1/jobs/{job['id']}", **replayed(is_repeat)}
     return JSONResponse(job, status_code=200 if wait_s and service.has_ended(job) else 202, headers=headers)

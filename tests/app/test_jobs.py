@@ -8,10 +8,13 @@ import sys
 import threading
 from collections.abc import Callable, Collection, Iterator
 from datetime import datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.orm import Session
 from starlette.testclient import TestClient
 
@@ -24,6 +27,7 @@ from app.errors import Conflict, NotFound
 from app.jobs import endpoints, repository, service
 from app.jobs.context import JobContext
 from app.jobs.lanes import Lanes
+from app.jobs.log import LINES_MAX, TEXT_MAX
 from app.jobs.runner import ATTEMPTS_MAX, Handler, Runner
 from app.main import close_core, create_app, open_core
 from app.settings import Settings
@@ -419,6 +423,68 @@ def test_rate_and_remaining_time_are_counted_from_the_beginning_of_the_stage(cor
     assert shown == [{"stage": "scoring", "done": 10, "total": 40, "rate": 2.0, "remaining_s": 15.0}]
 
 
+def lines(core: Core, job_id: str) -> list[str]:
+    return [line["text"] for line in service.get_job(core, job_id)["log"]]
+
+
+def test_the_log_of_a_job_says_what_happened_and_when(core: Core, wall: Wall) -> None:
+    def work(core: Core, context: JobContext) -> Result:
+        for done, stage in enumerate(("reading", "reading", "writing")):
+            wall.advance(5)
+            context.progress(done, 3, stage)
+        context.note("one file was left out")
+        return {}
+
+    job_id = submit(core)
+    assert lines(core, job_id) == []
+    Runner(core, {"work": work}).run_one()
+    log = service.get_job(core, job_id)["log"]
+    assert [line["text"] for line in log] == ["begins", "reading", "writing", "one file was left out", "succeeded"]
+    assert [line["at"][14:19] for line in log] == ["00:00", "00:05", "00:15", "00:15", "00:15"]
+
+
+def test_the_log_tells_of_workers_that_went_and_of_what_a_job_failed_of(core: Core, wall: Wall) -> None:
+    held = Held()
+    job_id = submit(core)
+    lost = in_thread(Runner(core, {"work": held}).run_one)
+    assert held.begun.wait(PATIENCE_S)
+    wall.advance(31)
+
+    def refuse(core: Core, context: JobContext) -> Result:
+        raise Conflict("There is nothing to do.")
+
+    Runner(core, {"work": refuse}).run_one()
+    held.go_on.set()
+    lost.join()
+    told = ["begins", "its worker has not been heard of", "begins, attempt 2", "There is nothing to do.", "failed"]
+    assert lines(core, job_id) == told
+
+
+def test_a_cancelled_end_is_no_success_in_the_log(core: Core) -> None:
+    def work(core: Core, context: JobContext) -> Result:
+        service.cancel(core, context.id)
+        with core.database.write() as session:
+            context.conclude(session, {})
+        return {}
+
+    job_id, waiting = submit(core), submit(core, "nobody does this")
+    Runner(core, {"work": work}).run_one()
+    service.cancel(core, waiting)
+    assert (lines(core, job_id), lines(core, waiting)) == (["begins", "cancelled"], ["cancelled"])
+
+
+def test_a_log_keeps_its_newest_lines(core: Core) -> None:
+    def work(core: Core, context: JobContext) -> Result:
+        for number in range(3 * LINES_MAX):
+            context.note(f"{number} " + "x" * 2 * TEXT_MAX)
+        return {}
+
+    job_id = submit(core)
+    Runner(core, {"work": work}).run_one()
+    found = lines(core, job_id)
+    assert len(found) == LINES_MAX and max(map(len, found)) == TEXT_MAX and found[-2].startswith("299 ")
+
+
 def test_deleting_a_collection_ends_its_jobs_and_not_the_worker(core: Core) -> None:
     watch = Stopwatch()
     bare_collection(core)
@@ -650,6 +716,24 @@ def test_events_tell_the_progress_and_end_with_the_job(client: TestClient, monke
     assert stages == sorted(set(stages)), "no event without news"
     assert "stage 1" in stages
     assert client.get(f"/v1/jobs/{'0' * 32}/events").json()["code"] == "job_unknown"
+
+
+def test_events_go_on_when_the_record_was_away(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoints, "EVENT_EVERY_S", 0.01)
+    core = core_of(client)
+    job_id = submit(core, "nobody does this either", "parts")
+    get_job, looks = service.get_job, count()
+
+    def away(*given: Any) -> Result:
+        look = next(looks)
+        if look in (1, 2):
+            raise OperationalError("SELECT", {}, Exception("away")) if look == 1 else NoConnection("none is free")
+        if look == 3:
+            service.cancel(core, job_id)
+        return get_job(*given)
+
+    monkeypatch.setattr(service, "get_job", away)
+    assert "event: end" in client.get(f"/v1/jobs/{job_id}/events").text
 
 
 def test_cancelling_over_http(client: TestClient) -> None:

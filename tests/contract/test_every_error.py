@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx2
 import pytest
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnection
 from starlette.testclient import TestClient
 
 from app import errors
@@ -101,7 +102,7 @@ def test_every_class_has_an_answer_and_every_answer_a_class() -> None:
 
 def test_the_table_holds_classes_of_the_lower_layers_once_and_none_of_the_services_own() -> None:
     lower = [kind for root in (ModelsError, VectorIndexError) for kind in family(root)]
-    assert set(TABLE) <= {*lower, OperationalError}
+    assert set(TABLE) <= {*lower, OperationalError, NoConnection}
     assert not any(issubclass(kind, ServiceError) for kind in TABLE)
     # A class finds its row itself or through one parent that has one: never through two.
     for kind in lower:
@@ -124,7 +125,12 @@ def raising(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
 
     for kind in CLASSES:
         app.add_api_route(f"/raise/{kind.__name__}", path_that_raises(kind))
+
+    async def crowded() -> None:
+        raise NoConnection("QueuePool limit of secret")
+
     app.add_api_route("/raise/OperationalError", operational)
+    app.add_api_route("/raise/NoConnection", crowded)
     app.add_api_route("/raise/ZeroDivisionError", path_that_raises(ZeroDivisionError))
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client
@@ -146,8 +152,9 @@ def test_a_bug_is_logged_and_its_message_kept_from_the_caller(raising: TestClien
 
 
 def test_an_unreachable_record_is_momentary_and_says_nothing_of_itself(raising: TestClient) -> None:
-    body = problem_of(raising.get("/raise/OperationalError"), 503, "record_unavailable")
-    assert "secret" not in str(body) and "password" not in str(body)
+    for path in ("/raise/OperationalError", "/raise/NoConnection"):
+        body = problem_of(raising.get(path), 503, "record_unavailable")
+        assert "secret" not in str(body) and "password" not in str(body)
 
 
 def test_the_shape_check_can_fail() -> None:

@@ -545,8 +545,15 @@ class Progress(Answer):
     remaining_s: float | None
 
 
+class JobLine(Answer):
+    """A line of a job's log: what happened, and when."""
+
+    at: datetime
+    text: str
+
+
 class Job(Answer):
-    """Long work: its state, progress, and result or problem."""
+    """Long work: its state, progress, log, and result or problem."""
 
     id: str
     kind: str
@@ -554,6 +561,7 @@ class Job(Answer):
     state: JobState
     parameters: dict[str, Any]
     progress: Progress
+    log: list[JobLine] = []
     attempts: int
     cancel_requested: bool
     result: dict[str, Any] | None

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from app.access.caller import current
 from app.clock import Clock
 from app.db.engine import Database
+from app.db.statements import insert_unless_there
 from app.db.tables import IdempotencyRow
 from app.errors import Conflict, Invalid
 
@@ -48,8 +49,15 @@ class Key:
     key: str | None
 
     def over(self, sent: Any) -> Request | None:
-        """The write under this key, or None without one; `sent` (JSON types, models) is what a repeat must send too."""
-        return None if self.key is None else Request(self.scope, self.key, hashlib.sha256(to_json(sent)).hexdigest())
+        """The write under this key, or None without one.
+
+        `sent` is what a repeat must send too: JSON types, models, or what computes them, asked only where there is a
+        key.
+        """
+        if self.key is None:
+            return None
+        told = to_json(sent() if callable(sent) else sent)
+        return Request(self.scope, self.key, hashlib.sha256(told).hexdigest())
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,21 +107,21 @@ class Idempotency:
         now = self._clock()
         session.execute(delete(IdempotencyRow).where(IdempotencyRow.created_at < now - self._keep))
         scope, key = request.place
-        if session.get(IdempotencyRow, (scope, key)) is not None:  # another process was quicker
+        values = {
+            "scope": scope,
+            "key": key,
+            "body_sha256": request.body_sha256,
+            "status": answer.status,
+            "body": answer.body,
+            "created_at": now,
+        }
+        # Not looked for first: what another process is about to commit could not be seen.
+        made = insert_unless_there(session, IdempotencyRow, values).returning(IdempotencyRow.key)
+        if session.scalar(made) is None:
             raise Conflict(
                 "A request with this Idempotency-Key was answered just now; repeat yours to get that answer.",
                 "idempotency_running",
             )
-        session.add(
-            IdempotencyRow(
-                scope=scope,
-                key=key,
-                body_sha256=request.body_sha256,
-                status=answer.status,
-                body=answer.body,
-                created_at=now,
-            )
-        )
 
     def forget(self, session: Session, scope_start: str) -> None:
         """Forget the answers below a path that is deleted: under a new thing of that name they would be lies."""

@@ -71,7 +71,7 @@ async def put_class(
     """Make a class from a few images, or add to it; the next classification knows."""
     body = await read_body(request, core.settings)
     parameters = parse(RegisterParameters, body.parameters)
-    keyed = key.over(body.digest())
+    keyed = key.over(body.digest)
     answer, is_repeat = await slots.run(registering.put_class, core, c, label, body.uploads, parameters, keyed)
     return JSONResponse(answer.body, status_code=answer.status, headers=replayed(is_repeat))
 

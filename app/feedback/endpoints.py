@@ -68,9 +68,9 @@ async def give_feedback(
     """
     body = await read_body(request, core.settings)
     parameters = parse(FeedbackParameters, body.parameters)
-    keyed = key.over(body.digest())
+    keyed = key.over(body.digest)
     answer, is_repeat = await slots.run(service.give_feedback, core, c, body.uploads, parameters, keyed)
-    headers = {"Location": f"{quote(request.url.path)}/{answer['id']}", **replayed(is_repeat)}
+    headers = {"Location": f"{quote(request.scope['path'])}/{answer['id']}", **replayed(is_repeat)}
     return JSONResponse(answer, status_code=201, headers=headers)
 
 

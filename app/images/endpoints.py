@@ -42,7 +42,7 @@ async def add_images(
     """Add images; they are durable and searchable when this answers. One bad file never loses the others."""
     body = await read_body(request, core.settings)
     parameters = parse(AddParameters, body.parameters)
-    answer, is_repeat = await slots.run(service.add_images, core, c, body.uploads, parameters, key.over(body.digest()))
+    answer, is_repeat = await slots.run(service.add_images, core, c, body.uploads, parameters, key.over(body.digest))
     return JSONResponse(answer.body, status_code=answer.status, headers=replayed(is_repeat))
 
 

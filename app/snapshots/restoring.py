@@ -412,7 +412,10 @@ def _publish(core: Core, context: JobContext, manifest: Manifest, hidden: str, n
         if row is None:
             raise LeaseLost
         row.name, row.updated_at = name, core.clock()
-        session.flush()
+        try:
+            session.flush()
+        except IntegrityError as error:  # made since by somebody else
+            raise _taken(name) from error
         context.conclude(session, result)
     return result
 
@@ -437,10 +440,14 @@ def answering(manifest: Manifest) -> EmbeddingFacts | ProjectionFacts:
 def refuse_taken(session: Session, name: str) -> None:
     """Raise Conflict where there is a collection of this name: a restore never replaces one."""
     if find(session, name) is not None:
-        raise Conflict(
-            f"Collection `{name}` exists; restore into a new name, then delete the one that is not wanted.",
-            "collection_exists",
-        )
+        raise _taken(name)
+
+
+def _taken(name: str) -> Conflict:
+    return Conflict(
+        f"Collection `{name}` exists; restore into a new name, then delete the one that is not wanted.",
+        "collection_exists",
+    )
 
 
 def _store_files(core: Core, context: JobContext, handle: IO[bytes], checked: Checked) -> None:

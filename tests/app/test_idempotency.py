@@ -7,7 +7,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.clock import utc_now
-from app.idempotency import Idempotency
+from app.idempotency import Idempotency, Key
 from app.main import create_app
 from app.settings import Settings
 from tests.app.conftest import Serve
@@ -152,6 +152,17 @@ def test_an_answer_is_forgotten_after_its_hours(settings: Settings) -> None:
         now[0] += timedelta(hours=0.2)
         late = post(client, A)
         assert "idempotent-replayed" not in late.headers and late.json()["duplicate"] == 1
+
+
+def test_what_was_sent_is_hashed_only_where_there_is_a_key() -> None:
+    asked: list[str] = []
+
+    def sent() -> str:
+        asked.append("once")
+        return "digest"
+
+    assert Key("POST /x", None).over(sent) is None and not asked
+    assert Key("POST /x", "k").over(sent) == Key("POST /x", "k").over("digest") and asked == ["once"]
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256])

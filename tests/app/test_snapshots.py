@@ -384,8 +384,13 @@ def test_what_a_given_up_restore_left_goes_with_the_next(
     assert (hidden(core), names(core)) == ([], ["second"])
 
 
-def test_a_name_taken_meanwhile_is_not_replaced(data: bytes, core: Core) -> None:
+@pytest.mark.parametrize("is_seen", [True, False])
+def test_a_name_taken_meanwhile_is_not_replaced(
+    data: bytes, core: Core, monkeypatch: pytest.MonkeyPatch, is_seen: bool
+) -> None:
     job_id = submit(core, data)
+    if not is_seen:  # committed by another server between the last look and the write
+        monkeypatch.setattr(restoring, "refuse_taken", lambda _session, _name: None)
     put_collection(core, "back", {"description": "mine"}, None)
     Runner(core, HANDLERS).run_one()
     job = get_job(core, job_id)

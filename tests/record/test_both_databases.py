@@ -8,13 +8,18 @@ from typing import Any
 
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import event, func, select, text
+from sqlalchemy import delete, event, func, select, text
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 from starlette.testclient import TestClient
 
+from app.access.caller import ANYBODY
+from app.collections.repository import add as add_collection
 from app.core import Core
 from app.db.engine import Database
 from app.db.tables import Base, CollectionRow, ImageRow, VectorRow
+from app.errors import Conflict, NotFound
+from app.idempotency import Answer, Request
 from app.jobs import service as jobs
 from app.jobs.context import JobContext
 from app.jobs.runner import Runner
@@ -518,6 +523,52 @@ def test_one_key_at_the_same_moment_on_two_servers_is_one_write(client: TestClie
             assert bodies
             assert all(one == bodies[0] for one in bodies)
             assert client.get(C).json()["sequence"] == turn + 1
+
+
+def test_one_key_at_the_same_moment_on_two_servers_is_one_job(open_another: OpenCore) -> None:
+    """What one has written and not committed yet cannot be seen by the other."""
+    one, other = open_another(), open_another()
+    request = Request("POST /x", "k", "0" * 64)
+    faults: list[Exception] = []
+
+    def late() -> None:
+        try:
+            jobs.submit(other, "work", None, {}, request)
+        except Conflict as error:
+            faults.append(error)
+
+    thread = threading.Thread(target=late)
+
+    def begin_late(session: Session, job_id: str) -> None:
+        one.idempotency.remember(session, request, Answer(202, {"id": job_id}))
+        thread.start()
+        thread.join(0.5)  # until it waits for this transaction
+
+    jobs.submit(one, "work", None, {}, None, also=begin_late)
+    thread.join()
+    assert [getattr(fault, "code", "") for fault in faults] == ["idempotency_running"]
+    assert len(jobs.list_jobs(one, ANYBODY, None, None, None, "", 10)[0]) == 1
+
+
+def test_a_job_for_a_collection_that_is_being_deleted_is_refused(open_another: OpenCore, database: Database) -> None:
+    other = open_another()
+    with database.write() as session:
+        add_collection(session, "c", {}, other.clock())
+    faults: list[Exception] = []
+
+    def late() -> None:
+        try:
+            jobs.submit(other, "work", "c", {})
+        except NotFound as error:
+            faults.append(error)
+
+    thread = threading.Thread(target=late)
+    with database.write() as session:
+        session.execute(delete(CollectionRow))
+        thread.start()
+        thread.join(0.5)
+    thread.join()
+    assert [getattr(fault, "code", "") for fault in faults] == ["collection_unknown"]
 
 
 def test_each_job_is_done_by_one_of_the_workers(open_another: OpenCore) -> None:

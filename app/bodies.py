@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import anyio.to_thread
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import QueryParams, UploadFile
@@ -25,6 +26,9 @@ from app.settings import Settings
 
 FIELD_LIMIT_BYTES = 8 * 2**20  # one form field: `items` or `filter`
 DEPTH_LIMIT = 64  # of JSON: well within what any reader of the answers takes
+BEFORE_VALUES = (b",", b"[", b"{")  # no value of JSON but the first comes without one of them before it
+VALUE_BYTES = 72  # an empty object in a list, the most that two bytes of JSON can become
+AT_ONCE_BYTES = 2**16  # of JSON: more is parsed in a thread, while other requests go on
 Parameters = TypeVar("Parameters", bound=BaseModel)
 
 
@@ -67,8 +71,11 @@ async def read_body(request: Request, settings: Settings) -> Body:
         if not raw:
             raise Invalid("The body is empty; send the bytes of one image.", "body_empty")
         return Body([Upload(raw)], query)
-    if kind in ("application/json", "") or kind.endswith("+json"):
-        uploads, fields = _json(raw, settings)
+    if _is_json(kind):
+        if len(raw) > AT_ONCE_BYTES:
+            uploads, fields = await anyio.to_thread.run_sync(_json, raw, settings)
+        else:
+            uploads, fields = _json(raw, settings)
         for name, value in fields.items():
             if name in query and not _same(query[name], value):
                 raise Invalid(
@@ -90,6 +97,14 @@ def parse(model: type[Parameters], values: dict[str, Any]) -> Parameters:
         first = faults[0]
         what = "is not a parameter of this path" if error.errors()[0]["type"] == "extra_forbidden" else first["what"]
         raise Invalid(f"`{first['where']}`: {what}.", errors=faults) from error
+
+
+def refuse_large(metadata: Any, limit_bytes: int) -> None:
+    """Raise TooLarge where metadata takes more bytes as JSON than a limit."""
+    size = len(json.dumps(metadata))
+    if size > limit_bytes:
+        detail = f"`metadata` must be at most {limit_bytes} bytes as JSON; got {size}."
+        raise TooLarge(detail, "metadata_too_large")
 
 
 def json_parameter(value: Any) -> Any:
@@ -144,13 +159,23 @@ class BodyLimit:
     It raises where the body is read, so that the answer has the shape of every error: TooLarge where one body is over
     `limit_bytes`, Busy where it does not fit beside those of the requests in flight, which together may hold
     `budget_bytes`. A body counts from its announcement, before a byte of it is read, to the end of its request.
+    JSON of more than `limit_values` values is TooLarge as well, and each counts for what it may take once it is parsed.
     POST to paths that match `apart` is left alone: what they receive goes to a file, and they count for themselves.
     """
 
-    def __init__(self, app: ASGIApp, limit_bytes: int, budget_bytes: int, apart: re.Pattern[str] | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        limit_bytes: int,
+        budget_bytes: int,
+        limit_values: int,
+        apart: re.Pattern[str] | None = None,
+    ) -> None:
         self.app = app
         self.limit_bytes = limit_bytes
-        self.budget_bytes = max(budget_bytes, limit_bytes)  # one body alone always fits
+        self.limit_values = limit_values
+        # One body alone always fits.
+        self.budget_bytes = max(budget_bytes, limit_bytes + limit_values * VALUE_BYTES)
         self.apart = apart
         self.held_bytes = 0  # of all requests in flight; only the event loop touches it
 
@@ -159,9 +184,10 @@ class BodyLimit:
         if scope["type"] != "http" or self._is_apart(scope):
             await self.app(scope, receive, send)
             return
-        header = dict(scope["headers"]).get(b"content-length", b"")
+        header = _first(scope, b"content-length")
         announced = int(header) if header.isdigit() else 0
-        size = held = 0
+        is_json = _is_json(_first(scope, b"content-type").partition(b";")[0].strip().lower().decode("latin-1"))
+        size = held = values = 0
 
         def hold(wanted: int) -> None:
             nonlocal held
@@ -172,15 +198,23 @@ class BodyLimit:
                 held = wanted
 
         async def counted() -> Message:
-            nonlocal size
+            nonlocal size, values
             if announced > self.limit_bytes:
                 raise self._too_large(str(announced))
             hold(announced)
             message = await receive()
-            size += len(message.get("body", b""))
+            body = message.get("body", b"")
+            size += len(body)
             if size > self.limit_bytes:
                 raise self._too_large("more")
-            hold(size)
+            if is_json:
+                values += sum(map(body.count, BEFORE_VALUES))
+                if values > self.limit_values:
+                    raise TooLarge(
+                        f"A JSON body must hold at most {self.limit_values} values; got more. Send fewer at a time.",
+                        "json_too_many_values",
+                    )
+            hold(size + values * VALUE_BYTES)
             return message
 
         try:
@@ -196,6 +230,17 @@ class BodyLimit:
             f"The body must be at most {self.limit_bytes} bytes; got {got}. Send fewer images at a time.",
             "body_too_large",
         )
+
+
+def _first(scope: Scope, name: bytes) -> bytes:
+    """A header as the readers of bodies see it: of several of one name the first."""
+    value: bytes = next((value for found, value in scope["headers"] if found == name), b"")
+    return value
+
+
+def _is_json(kind: str) -> bool:
+    """Whether a body of this content type is read as JSON; one of none is."""
+    return kind in ("application/json", "") or kind.endswith("+json")
 
 
 def _query(given: QueryParams) -> dict[str, Any]:

@@ -272,7 +272,11 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
     app.observing = observing
     errors.install(app)
     app.add_middleware(
-        BodyLimit, limit_bytes=settings.body_limit_bytes, budget_bytes=settings.bodies_limit_bytes, apart=UPLOADS
+        BodyLimit,
+        limit_bytes=settings.body_limit_bytes,
+        budget_bytes=settings.bodies_limit_bytes,
+        limit_values=settings.json_limit_values,
+        apart=UPLOADS,
     )
     app.add_middleware(LeaveWhenGone)
     app.add_middleware(Gate, access=settings.access)

@@ -145,7 +145,8 @@ class Settings(BaseSettings):
         Field(
             ge=1024,
             le=2**40,
-            description="Bytes of all request bodies in memory at once, before 503 is answered; one alone always fits.",
+            description="Bytes of all request bodies in memory at once, 72 more for each value of JSON, before 503 is "
+            "answered; one alone always fits.",
         ),
     ] = 2 * 2**30
     connections_limit: Annotated[
@@ -162,6 +163,15 @@ class Settings(BaseSettings):
             description="How long a body may take to arrive, and one second more for every 4096 bytes of it.",
         ),
     ] = 30.0
+    answer_wait_s: Annotated[
+        float,
+        Field(
+            gt=0,
+            le=3600,
+            description="How long a caller may take fewer than 1024 bytes a second of an answer before the connection "
+            "ends.",
+        ),
+    ] = 60.0
     files_limit: Annotated[int, Field(ge=1, le=10_000, description="Most files in one request.")] = 1000
     image_limit_bytes: Annotated[int, Field(ge=1024, le=2**31, description="Largest encoded image.")] = 32 * 2**20
     image_limit_pixels: Annotated[
@@ -173,9 +183,12 @@ class Settings(BaseSettings):
     image_limit_frames: Annotated[
         int, Field(ge=1, le=100_000, description="Most frames of an animation; only the first is read.")
     ] = 1000
-    json_limit_bytes: Annotated[int, Field(ge=256, le=2**26, description="Largest metadata of one image, as JSON.")] = (
-        64 * 1024
-    )
+    json_limit_bytes: Annotated[
+        int, Field(ge=256, le=2**26, description="Largest metadata of one image or set, as JSON.")
+    ] = 64 * 1024
+    json_limit_values: Annotated[
+        int, Field(ge=1000, le=10**9, description="Most values (numbers, texts, lists, objects) in a JSON body.")
+    ] = 4_000_000
 
     decoding: Annotated[
         Literal["processes", "threads"],

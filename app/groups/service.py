@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from app.bodies import Upload
+from app.bodies import Upload, refuse_large
 from app.collection_state import CollectionState
 from app.collections.repository import next_sequence
 from app.core import Core
@@ -36,6 +36,7 @@ def put_group(
     """
     if bool(uploads) == bool(parameters.ids):
         raise Invalid("Send the images of the set, or `ids` of stored ones; one of the two.", "no_images")
+    refuse_large(parameters.metadata, core.settings.json_limit_bytes)
     refused: list[dict[str, Any]] = []
     wanted = list(parameters.ids or ())
     _check_distinct(uploads, parameters)

@@ -1,7 +1,6 @@
 """Adding, listing, changing and deleting images."""
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +12,7 @@ from pydantic import ValidationError
 from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
-from app.bodies import Upload
+from app.bodies import Upload, refuse_large
 from app.clock import shown
 from app.collections.repository import next_sequence
 from app.core import Core
@@ -132,13 +131,10 @@ def _candidate(core: Core, upload: Upload, given: dict[str, Any]) -> _Candidate:
         shown_id = given["id"][:256] if isinstance(given.get("id"), str) else sha256
         return _Candidate(Item(), shown_id, sha256, b"", upload.filename, item_problem(fault))
     candidate = _Candidate(item, item.id or sha256, sha256, upload.data, upload.filename)
-    size = len(json.dumps(_metadata(candidate)))
-    if size > core.settings.json_limit_bytes:
-        too_large = TooLarge(
-            f"`metadata` must be at most {core.settings.json_limit_bytes} bytes as JSON; got {size}.",
-            "metadata_too_large",
-        )
-        candidate.problem = item_problem(too_large)
+    try:
+        refuse_large(_metadata(candidate), core.settings.json_limit_bytes)
+    except TooLarge as error:
+        candidate.problem = item_problem(error)
     return candidate
 
 
@@ -344,12 +340,7 @@ def change_image(core: Core, name: str, image_id: str, change: ChangeParameters)
             setattr(row, field, getattr(change, field))
         if "metadata" in change.model_fields_set:
             merged = _merged(row.details, change.metadata)
-            size = len(json.dumps(merged))
-            if size > core.settings.json_limit_bytes:
-                raise TooLarge(
-                    f"`metadata` must be at most {core.settings.json_limit_bytes} bytes as JSON; got {size}.",
-                    "metadata_too_large",
-                )
+            refuse_large(merged, core.settings.json_limit_bytes)
             row.details = merged
         row.sequence, row.updated_at = sequence, now
         answer = show(row)

@@ -12,7 +12,7 @@ the keys it names where images are many, one by one where they are few. Both giv
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -27,6 +27,7 @@ from app.key_index import ABSENT, KeyIndex, rows_in, values_at
 
 DEPTH_MAX = 8
 CONDITIONS_MAX = 256
+VALUES_MAX = 100_000  # of one `in`
 CLAUSES = ("must", "should", "must_not")
 FACTS = ("$id", "$role", "$label", "$group")
 BOUNDS: dict[str, Callable[[Any, Any], bool]] = {
@@ -52,16 +53,26 @@ class _Test(Protocol):
 @dataclass(frozen=True, slots=True)
 class _OneOf:
     wanted: Sequence[Any]
+    _plain: frozenset[tuple[bool, Any]] = field(init=False)  # JSON's true is not 1
+    _nested: Sequence[Any] = field(init=False)  # lists and objects
+
+    def __post_init__(self) -> None:
+        nested = [one for one in self.wanted if isinstance(one, list | dict)]
+        plain = frozenset((isinstance(one, bool), one) for one in self.wanted if not isinstance(one, list | dict))
+        object.__setattr__(self, "_plain", plain)
+        object.__setattr__(self, "_nested", nested)
 
     def fits(self, value: Any) -> bool:
-        return any(_equal(value, one) for one in self.wanted)
+        if isinstance(value, list | dict):
+            return any(value == one for one in self._nested)
+        return (isinstance(value, bool), value) in self._plain
 
     def rows(self, index: KeyIndex) -> BitMap:
         return BitMap.union(BitMap(), *(index.equal(one) for one in self.wanted if not isinstance(one, list | dict)))
 
     def unsure(self, index: KeyIndex) -> BitMap:
         rows = BitMap()
-        if any(isinstance(one, list | dict) for one in self.wanted):
+        if self._nested:
             rows |= index.objects
         if any(_is_number(one) for one in self.wanted):
             rows |= index.large
@@ -247,6 +258,8 @@ def _test(kind: str, wanted: Any) -> _Test:
     if kind == "match" and (wanted is None or isinstance(wanted, str | int | float | bool)):
         return _OneOf([wanted])
     if kind == "in" and isinstance(wanted, list):
+        if len(wanted) > VALUES_MAX:
+            raise Invalid(f"`in` of `filter` must hold at most {VALUES_MAX} values.", "filter_invalid")
         return _OneOf(wanted)
     if kind == "range" and isinstance(wanted, dict) and wanted and set(wanted) <= set(BOUNDS):
         bounds = list(wanted.items())
@@ -262,11 +275,6 @@ def _test(kind: str, wanted: Any) -> _Test:
 def _accepts(node: _Node, entry: ImageEntry) -> bool:
     facts = {"id": entry.image_id, "role": entry.role, "label": entry.label, "group": entry.group}
     return node.accepts(facts, entry.metadata)
-
-
-def _equal(value: Any, wanted: Any) -> bool:
-    # JSON's true is not 1.
-    return isinstance(value, bool) == isinstance(wanted, bool) and bool(value == wanted)
 
 
 def _is_number(value: Any) -> bool:

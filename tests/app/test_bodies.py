@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from starlette.testclient import TestClient
 
-from app.bodies import plain_json
+from app.bodies import AT_ONCE_BYTES, plain_json
 from app.main import create_app
 from app.settings import Settings
 from tests.conftest import png
@@ -34,6 +34,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
         threads=1,
         body_limit_bytes=LIMIT,
         files_limit=8,
+        json_limit_values=1000,
     )
     with TestClient(create_app(settings), raise_server_exceptions=False) as client:
         client.put(C).raise_for_status()
@@ -106,6 +107,30 @@ def test_a_body_just_as_large_as_the_limit_is_read(small: TestClient) -> None:
     answer = small.put(C, content=body, headers={"content-type": "application/json"})
     assert len(body) == LIMIT and answer.status_code == 200
     problem_of(small.put(C, content=body + b" ", headers={"content-type": "application/json"}), 413)
+
+
+@pytest.mark.parametrize(("verb", "path"), [("POST", "/query"), ("PUT", "/groups/g"), *JSON_READERS])
+def test_json_that_would_take_much_memory_is_refused_while_it_arrives(small: TestClient, verb: str, path: str) -> None:
+    for chunk in (b"1," * 100, b"[" * 100, b"{}," * 50):
+        kind = {"content-type": "application/json; charset=utf-8"}
+        status, problem, taken = stream(small, verb, C + path, chunk, kind)
+        assert (status, problem["code"]) == (413, "json_too_many_values")
+        assert taken <= 12, "nothing is parsed, and no more is read"
+
+
+def test_values_are_counted_in_json_only(small: TestClient) -> None:
+    answer = small.post(f"{C}/images", content=b"," * 5000, headers={"content-type": "image/png"})
+    assert answer.json()["items"][0]["problem"]["code"] == "image_unreadable"
+    problem_of(small.post(f"{C}/query", json={"vector": [0.5] * 900}), 422, "width_mismatch")
+
+
+def test_json_is_read_alike_at_once_and_in_a_thread(shared: TestClient) -> None:
+    shared.put(C)
+    for spaces in (0, AT_ONCE_BYTES):
+        for body, code in ((b'{"vector": [1]}', "width_mismatch"), (b'{"vector": [', "json_malformed")):
+            content = body + b" " * spaces
+            answer = shared.post(f"{C}/query", content=content, headers={"content-type": "application/json"})
+            problem_of(answer, 422, code)
 
 
 def test_more_files_than_allowed(small: TestClient) -> None:

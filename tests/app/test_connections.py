@@ -5,7 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -44,6 +44,7 @@ def connect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connect]:
         data=tmp_path_factory.mktemp("served"),
         head_wait_s=0.5,
         body_wait_s=0.5,
+        answer_wait_s=0.5,
         connections_limit=6,
         drain_s=0,
         **USUAL,
@@ -122,6 +123,36 @@ def test_the_end_of_a_head_may_come_in_parts_with_a_large_body_behind_it(connect
             time.sleep(0.05)
         connection.sendall(head[-1:].encode() + body)
         assert answer_of(connection)[0] in (404, 422)  # read to its end, and no JSON
+
+
+def test_what_is_no_request_is_refused_in_the_shape_of_every_error(connect: Connect) -> None:
+    for sent in (b"GARBAGE\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"GET /\xff HTTP/1.1\r\nhost: x\r\n: y\r\n\r\n"):
+        with connect() as connection:
+            connection.sendall(sent)
+            status, body = answer_of(connection)
+            assert (status, body["code"], body["status"]) == (400, "request_malformed", 400)
+
+
+def test_an_answer_that_is_not_read_is_not_waited_for(connect: Connect) -> None:
+    path = "/static/swagger/swagger-ui-bundle.js"
+    with connect() as connection:
+        connection.sendall(request(path, "connection: close"))
+        whole = read_to_end(connection)
+        assert len(whole) > 10**6
+    times = 40  # more than the system keeps for a caller who does not read
+    with connect() as connection:
+        connection.sendall(request(path) * times)
+        time.sleep(2)  # four times as long as is waited
+        assert len(read_to_end(connection)) < times * len(whole) / 2
+
+
+def read_to_end(connection: socket.socket) -> bytes:
+    """All that comes until the other side ends the connection, in whatever way."""
+    received = bytearray()
+    with suppress(ConnectionError):
+        while piece := connection.recv(65536):
+            received += piece
+    return bytes(received)
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(connect: Connect) -> None:

@@ -123,6 +123,7 @@ def _nested(depth: int) -> dict:
         {"must": [{"key": "line", "range": {"gt": True}}]},
         {"must": [{"key": "$size", "match": 3}]},
         {"must": [YES] * 257},
+        {"must": [{"key": "line", "in": [3] * 100_001}]},
         _nested(9),
     ],
 )

@@ -108,6 +108,8 @@ def test_what_cannot_be_registered_leaves_nothing_behind(few: TestClient) -> Non
         few.put(f"{GROUPS}/g", json={"ids": ["n01"], "metadata": []}),
     ):
         problem_of(answer, 422)
+    large = {"ids": ["n01"], "metadata": {"note": "x" * 2**16}}
+    problem_of(few.put(f"{GROUPS}/g", json=large), 413, "metadata_too_large")
     assert few.get(GROUPS).json() == {"groups": []}
     assert few.get("/v1/collections/c").json()["images"] == before["images"]
 

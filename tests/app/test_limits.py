@@ -53,7 +53,7 @@ def test_bodies_in_flight_share_a_budget_and_give_it_back() -> None:
             entered.set()
             await leave.wait()
 
-        limit = BodyLimit(application, limit_bytes=60, budget_bytes=100)
+        limit = BodyLimit(application, limit_bytes=60, budget_bytes=100, limit_values=0)
         first, announced, counted, small = Wire(60), Wire(50), Wire(), Wire(40)
         async with anyio.create_task_group() as group:
             first.put(b"a" * 60)
@@ -76,12 +76,42 @@ def test_bodies_in_flight_share_a_budget_and_give_it_back() -> None:
     anyio.run(run)
 
 
+def test_values_of_json_count_for_what_they_take_once_parsed() -> None:
+    async def run() -> None:
+        entered, leave = anyio.Event(), anyio.Event()
+
+        async def application(scope, receive, send) -> None:
+            await whole_body(receive)
+            entered.set()
+            await leave.wait()
+
+        limit = BodyLimit(application, limit_bytes=100, budget_bytes=0, limit_values=10)
+        first, second, image = Wire(), Wire(), Wire()
+        image.scope["headers"] = [(b"content-type", b"image/png"), (b"content-type", b"application/json")]
+        async with anyio.create_task_group() as group:
+            first.put(b"[[],[],[],[]]")  # eight marks
+            group.start_soon(limit, first.scope, first.receive, first.send)
+            await entered.wait()
+            second.put(b"[1,2,3,4]")
+            with pytest.raises(Busy):
+                await limit(second.scope, second.receive, second.send)
+            image.put(b"[1,2,3,4]")
+            leave.set()
+            await limit(image.scope, image.receive, image.send)
+        assert limit.held_bytes == 0
+        second.put(b"," * 11)
+        with pytest.raises(TooLarge, match="10 values"):
+            await limit(second.scope, second.receive, second.send)
+
+    anyio.run(run)
+
+
 def test_one_body_alone_always_fits_and_none_is_larger_than_the_limit() -> None:
     async def run() -> None:
         async def application(scope, receive, send) -> None:
             await whole_body(receive)
 
-        limit = BodyLimit(application, limit_bytes=1000, budget_bytes=10)
+        limit = BodyLimit(application, limit_bytes=1000, budget_bytes=10, limit_values=0)
         wire, large = Wire(1000), Wire(1001)
         wire.put(b"a" * 1000)
         await limit(wire.scope, wire.receive, wire.send)

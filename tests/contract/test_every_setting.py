@@ -38,6 +38,7 @@ UNITS = (
     "_entries",
     "_share",
     "_level",
+    "_values",
 )
 
 

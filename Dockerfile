@@ -1,4 +1,4 @@
-# Build: docker build -t oddity .
+# Build: docker build -t oddity .      (podman and buildah: add --format docker, else there is no health check)
 # First: docker run --rm -v oddity:/data oddity keys create NAME --scope admin      Run: docker run -p 8000:8000 -v oddity:/data oddity
 # The CPU builds of torch and torchvision come from their own index; the registry's Linux torch is the CUDA build.
 ARG PYTHON=3.11-slim-bookworm

@@ -16,13 +16,20 @@ PIP_EXTRA := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX),)
 MINUTES ?= 10
 RECORD ?= postgresql
 
-.PHONY: help serve test test-slow test-browser picture test-api soak hostile docs check format audit sbom bench clean
+# Of the tests of the image: the engine, its compose command (`podman-compose`; else that of the engine), and more for
+# the build, such as `--build-arg NAME=VALUE`.
+ENGINE ?= docker
+COMPOSE ?=
+BUILD_OPTIONS ?=
+
+.PHONY: help serve test test-slow test-browser test-containers picture test-api soak hostile docs check format audit sbom bench clean
 
 help:
 	@echo "make serve   environment, migrations, server on http://$(HOST):$(PORT) (PORT=, DATA=)"
 	@echo "make test    environment and the quick test suite"
 	@echo "make test-slow   the long tests (more kill moments, larger pools)"
 	@echo "make test-browser   the page in a real browser (needs /usr/bin/chromium); screenshots in .artefacts/page"
+	@echo "make test-containers   the image built and run, and compose.scaled.yaml (ENGINE=docker|podman, COMPOSE=)"
 	@echo "make picture   docs/page.webp, the page as README shows it (needs /usr/bin/chromium)"
 	@echo "make docs    the documents as pages in .site, broken links being errors; the code in them is run"
 	@echo "make test-api   many generated requests to every path of the interface"
@@ -55,6 +62,10 @@ test-slow: $(VENV)/.dev
 
 test-browser: $(VENV)/.dev
 	$(BIN)/python -m pytest -m browser tests/browser
+
+test-containers: $(VENV)/.dev
+	ENGINE="$(ENGINE)" COMPOSE="$(COMPOSE)" BUILD_OPTIONS="$(BUILD_OPTIONS)" \
+		$(BIN)/python -m pytest -m containers tests/containers
 
 picture: $(VENV)/.dev
 	$(BIN)/python -m tests.browser.picture

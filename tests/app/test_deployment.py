@@ -1,6 +1,7 @@
 """The files in docker/: what they name is there, and they keep what the documents promise."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,10 +65,35 @@ def test_our_containers_are_closed_and_get_time_to_end(path: Path) -> None:
         assert float(service["stop_grace_period"].removesuffix("s")) > Settings().shutdown_s + drain
 
 
+def test_compose_projects_have_names_of_their_own() -> None:
+    # Else it is the folder's name, and with it the volumes of every other project in a folder called docker.
+    names = [yaml.safe_load(path.read_text()).get("name", "docker") for path in COMPOSE]
+    assert len({*names, "docker"}) == len(names) + 1
+
+
+def test_the_proxy_finds_servers_on_any_engines_network() -> None:
+    proxy = services(DOCKER / "compose.scaled.yaml")["proxy"]
+    assert "./nginx.conf:/etc/nginx/templates/default.conf.template:ro" in proxy["volumes"]
+    assert proxy["environment"]["NGINX_ENTRYPOINT_LOCAL_RESOLVERS"]
+    put_in = re.compile(proxy["environment"]["NGINX_ENVSUBST_FILTER"])
+    written = (DOCKER / "nginx.conf").read_text()
+    assert re.findall(r"resolver +(\S+)", written) == ["${NGINX_LOCAL_RESOLVERS}"]
+    # nginx's own variables are left alone, and so is the caller's X-Request-ID.
+    assert [one for one in re.findall(r"\$\{?(\w+)", written) if put_in.search(one)] == ["NGINX_LOCAL_RESOLVERS"]
+    assert "X-Request-ID" not in written
+
+
+def test_servers_wait_for_the_database_that_stays() -> None:
+    # The one that makes the tables' folder, at the first start, has no TCP port and ends again.
+    (*_, asked) = services(DOCKER / "compose.scaled.yaml")["postgresql"]["healthcheck"]["test"]
+    assert "--host 127.0.0.1" in asked
+
+
 def test_pods_are_closed_and_get_time_to_end() -> None:
     found = list(containers())
     assert len(found) == 2
     for pod, container in found:
+        assert pod["enableServiceLinks"] is False, "variables of the service `oddity` would begin as settings do"
         assert pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["runAsUser"] == 10001
         closed = container["securityContext"]
         assert closed["readOnlyRootFilesystem"] and not closed["allowPrivilegeEscalation"]

@@ -12,6 +12,8 @@ from oddity_client.errors import NotOddity, OddityError, Unreachable, refusal
 
 T = TypeVar("T")
 
+FROM_PROXY = (502, 504)  # a proxy's own word for no answer: the server behind it has just gone, or hangs
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -38,8 +40,9 @@ class Lost:
 class Retries:
     """How often and how patiently a request is sent again.
 
-    A request is sent again when no answer came, and when the answer is 429, 503, or 409 `idempotency_running`: the
-    service is still at work on the same request, whose connection broke. Every request of this client may be repeated:
+    A request is sent again when no answer came (a proxy says 502 or 504 then), and when the answer is 429, 503, or 409
+    `idempotency_running`: the service is still at work on the same request, whose connection broke. Every request of
+    this client may be repeated:
     reads and deletions by nature, writes of images by their ids, and other writes because each carries an
     Idempotency-Key of its own, the same for all its tries.
 
@@ -84,7 +87,7 @@ def _is_momentary(came: Reply | Lost | None) -> bool:
     if not isinstance(came, Reply):
         return True
     is_running = came.status == 409 and isinstance(came.body, dict) and came.body.get("code") == "idempotency_running"
-    return came.status in (429, 503) or is_running
+    return came.status in (429, 503, *FROM_PROXY) or is_running
 
 
 def _asked(came: Reply | Lost | None) -> float | None:
@@ -111,6 +114,8 @@ def _read(call: Call[T], came: Reply, where: str) -> T:
 def failure(came: Reply | Lost | None, where: str) -> OddityError:
     """What is raised for an answer that is no success, or for none."""
     if isinstance(came, Reply):
+        if came.status in FROM_PROXY:
+            return Unreachable(f"No answer from {where}: a proxy before it says {came.status}.")
         if isinstance(came.body, dict):
             return refusal(came.status, came.body)
         return NotOddity(f"{where} does not answer like Oddity (status {came.status}, no JSON).")

@@ -19,6 +19,8 @@ BUSY = Told(503, '{"code": "busy", "detail": "Busy."}', {"Retry-After": "0"})
 LIMITED = Told(429, '{"code": "too_many", "detail": "Slower."}', {"Retry-After": "0"})
 RUNNING = Told(409, '{"code": "idempotency_running", "detail": "Still running."}')
 BROKEN = Told(breaks_off=True)
+GONE = Told(502, "<html>Bad Gateway</html>")  # what a proxy says when its server ends in the middle
+HUNG = Told(504, "<html>Gateway Time-out</html>")
 FINE = Told(body=ADDED)
 
 
@@ -26,7 +28,9 @@ def first(*answers: Told, then: Told = FINE) -> Script:
     return lambda number: answers[number - 1] if number <= len(answers) else then
 
 
-@pytest.mark.parametrize("refusals", [(BUSY, LIMITED), (BROKEN,), (RUNNING,), (BROKEN, BUSY, RUNNING, LIMITED)])
+@pytest.mark.parametrize(
+    "refusals", [(BUSY, LIMITED), (BROKEN,), (RUNNING,), (GONE, HUNG), (BROKEN, BUSY, RUNNING, LIMITED)]
+)
 def test_a_write_is_sent_again_whole_and_under_one_key(refusals: tuple[Told, ...], tmp_path: Path) -> None:
     path = tmp_path / "part.png"
     path.write_bytes(b"from the disk")
@@ -72,6 +76,10 @@ def test_tries_end_with_what_came_last() -> None:
         assert len(seen) == AT_ONCE.tries
     with scripted(lambda _: BROKEN) as (url, seen), Client(url, retries=AT_ONCE) as client:
         with pytest.raises(Unreachable, match="No answer from http"):
+            client.alive()
+        assert len(seen) == AT_ONCE.tries
+    with scripted(lambda _: GONE) as (url, seen), Client(url, retries=AT_ONCE) as client:
+        with pytest.raises(Unreachable, match="a proxy before it says 502"):
             client.alive()
         assert len(seen) == AT_ONCE.tries
     with Client(url, retries=AT_ONCE) as client, pytest.raises(Unreachable):

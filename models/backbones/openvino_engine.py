@@ -23,8 +23,8 @@ from models.errors import EngineUnusable
 
 absent = ""  # why there is no OpenVINO
 try:
-    import openvino
-    from openvino import opset13 as ops
+    from models.openvino_import import openvino
+    from models.openvino_import import opset13 as ops
 except ImportError as error:  # a machine it has no wheel for: torch runs there
     openvino, ops, absent = None, None, str(error)
 

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino
 from numpy.typing import NDArray
 
 from models.backbones.weights import file_sha256
+from models.openvino_import import openvino
 from models.pretraining.errors import TrainingSetInvalid
 
 

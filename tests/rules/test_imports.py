@@ -12,6 +12,7 @@ OURS = {*LAYERS, "benchmarks", "tests"}
 OWNERS = {
     "torch": ("models/",),
     "torchvision": ("models/",),
+    "openvino": ("models/openvino_import.py",),  # without its telemetry
     "faiss": ("index/faiss_",),
     "fastapi": ("app/",),
     "starlette": ("app/",),

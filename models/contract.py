@@ -337,6 +337,8 @@ class CleanedBank:
     """Ids, ascending."""
     dropped: NDArray[np.int64]
     """Ids, strangest first."""
+    scores: NDArray[np.float64]
+    """(n,) of the dropped, in their order, finite; larger = stranger."""
     report: Mapping[str, Any] = field(default_factory=dict)
     """What can be said of the choice (a guarantee, a loss); what JSON can hold."""
 
@@ -469,6 +471,15 @@ class BankCleaner(Protocol):
 
     def cleaned_bank(self) -> CleanedBank:
         """The choice, over the bank that was fitted."""
+        ...
+
+
+@runtime_checkable
+class FindingsGiver(Protocol):
+    """A fitted scorer that has something to tell about its fit."""
+
+    def findings(self) -> Mapping[str, Any]:
+        """What the fit found, by name: sizes, bounds, figures; what JSON can hold."""
         ...
 
 

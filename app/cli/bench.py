@@ -55,7 +55,7 @@ DEADLINE_S = 3600.0  # the longest that the setting allows
 USUAL = Plan()
 DIGITS_LIMIT = 60  # of each digit and part in `bench reference` on made images
 
-cli = typer.Typer(no_args_is_help=True, help="Measure: accuracy, agreement with a reference.")
+cli = typer.Typer(no_args_is_help=True, help="Measure accuracy, kept promises, methods, search, speed and limits.")
 
 FolderToWrite = Annotated[Path, typer.Argument(metavar="DIR", help="Where they are written.")]
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder of the reports and of cached vectors.")]

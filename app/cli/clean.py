@@ -13,10 +13,13 @@ from app.cli.waiting import finished, say
 cli = typer.Typer(no_args_is_help=True, help="Take the strangest images out of a bank, and put them back.")
 
 
-@cli.command(epilog=examples("oddity clean run parts --fraction 0.1"))
+@cli.command(epilog=examples("oddity clean run parts --fraction 0.1", "oddity clean run parts --scorer mine"))
 def run(
     collection: CollectionArgument,
-    fraction: Annotated[float, typer.Option(min=0.0, max=0.5, help="Share of the bank that is dropped.")],
+    fraction: Annotated[float | None, typer.Option(min=0.0, max=0.5, help="Share of the bank that is dropped.")] = None,
+    scorer: Annotated[
+        str | None, typer.Option(help="In place of a share: a fitted scorer that gives a cleaned bank.")
+    ] = None,
     k: Annotated[
         int | None, typer.Option(min=1, max=512, help="Neighbours averaged [default: as many as it drops].")
     ] = None,
@@ -25,9 +28,12 @@ def run(
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score every bank image against the rest and take the strangest share out of the bank; they stay stored."""
+    """Take the strangest images out of the bank, by their distance from the rest or as a scorer chose.
+
+    They stay stored, as unlabelled.
+    """
     with open_client(server, data) as client:
-        job = client.collection(collection).clean(fraction, k=k)
+        job = client.collection(collection).clean(fraction, k=k, scorer=scorer)
         job = finished(client, job, f"Cleaning {collection}", wait=wait, as_json=as_json)
     if job.result is not None and not as_json:
         told = job.result
@@ -45,9 +51,10 @@ def list_cleanings(
     if as_json:
         print_json(found)
         return
-    table = Table("job", "share", "scored", "taken out", "undone", title=f"Cleanings of {collection}")
+    table = Table("job", "share or scorer", "scored", "taken out", "undone", title=f"Cleanings of {collection}")
     for one in found:
-        table.add_row(one.job, str(one.fraction), str(one.scored), str(one.dropped), "yes" if one.undone else "no")
+        how, undone = one.scorer or str(one.fraction), "yes" if one.undone else "no"
+        table.add_row(one.job, how, str(one.scored), str(one.dropped), undone)
     results().print(table)
 
 

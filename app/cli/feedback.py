@@ -1,4 +1,4 @@
-"""`oddity feedback`: say what was wrong or right about a verdict, list what was said, take it back."""
+"""`oddity feedback`: say what was wrong or right about a verdict, compare and rate images, take it back."""
 
 from itertools import islice
 from pathlib import Path
@@ -13,7 +13,9 @@ from app.cli.console import print_json, results
 from app.cli.options import CollectionOption, DataOption, JsonOption, ServerOption, examples
 from app.cli.waiting import say
 
-cli = typer.Typer(no_args_is_help=True, help="Say what was wrong or right about a verdict; take it back.")
+cli = typer.Typer(no_args_is_help=True, help="Say what was wrong or right about a verdict; compare and rate images.")
+
+RaterOption = Annotated[str | None, typer.Option(help="Who says so.")]
 
 
 @cli.command(
@@ -41,6 +43,68 @@ def give(
             told = place.give_feedback(kind, Path(image), note=note)
         else:
             told = place.give_feedback(kind, id=image, note=note)
+    _show(told, as_json)
+
+
+@cli.command(epilog=examples("oddity feedback ask -c parts", "oddity feedback ask -c parts -n 5 --rater anna --json"))
+def ask(
+    collection: CollectionOption,
+    n: Annotated[int, typer.Option("-n", min=1, max=20, help="How many pairs.")] = 1,
+    rater: RaterOption = None,
+    scorer: Annotated[
+        str | None, typer.Option(help="Scorer that chooses [default: the newest that can, else chance].")
+    ] = None,
+    server: ServerOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say which images to compare next; `oddity feedback compare` answers."""
+    with open_client(server, data) as client:
+        told = client.collection(collection).next_pairs(scorer=scorer, rater=rater, n=n)
+    if as_json:
+        print_json(told)
+        return
+    table = Table("left", "right", title=f"Which is more anomalous? Chosen by {told.scorer or told.chosen_by}")
+    for pair in told.pairs:
+        table.add_row(pair["left"], pair["right"])
+    results().print(table)
+
+
+@cli.command(epilog=examples("oddity feedback compare part-17 part-4 left -c parts --rater anna"))
+def compare(
+    left: Annotated[str, typer.Argument(metavar="ID", help="A stored image.")],
+    right: Annotated[str, typer.Argument(metavar="ID", help="Another.")],
+    answer: Annotated[
+        Literal["left", "right", "same", "cannot_say"], typer.Argument(help="Which of them is more anomalous.")
+    ],
+    collection: CollectionOption,
+    rater: RaterOption = None,
+    note: Annotated[str | None, typer.Option(help="Free text for people.")] = None,
+    server: ServerOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say which of two stored images is more anomalous, for methods that learn from comparisons."""
+    with open_client(server, data) as client:
+        place = client.collection(collection)
+        told = place.give_feedback("pair", left=left, right=right, answer=answer, rater=rater, note=note)
+    _show(told, as_json)
+
+
+@cli.command(epilog=examples("oddity feedback rate part-17 3.5 -c parts --rater anna"))
+def rate(
+    image: Annotated[str, typer.Argument(metavar="ID", help="A stored image.")],
+    value: Annotated[float, typer.Argument(help="Larger is more anomalous, on any scale.")],
+    collection: CollectionOption,
+    rater: Annotated[str, typer.Option(help="Who says so.")],
+    note: Annotated[str | None, typer.Option(help="Free text for people.")] = None,
+    server: ServerOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say how anomalous a stored image is, for methods that learn from ratings."""
+    with open_client(server, data) as client:
+        told = client.collection(collection).give_feedback("rating", id=image, value=value, rater=rater, note=note)
     _show(told, as_json)
 
 
@@ -90,6 +154,7 @@ def _show(told: Feedback, as_json: bool) -> None:
     if as_json:
         print_json(told)
         return
-    role = told.changed.get("role", {})
-    what = "is undone" if told.undone_at else f"is taken: role {role.get('before')} to {role.get('after')}"
-    say(f"Feedback {told.id} ({told.kind}) on {told.image} {what}.")
+    role = told.changed.get("role")
+    taken = "is taken" if not role else f"is taken: role {role.get('before')} to {role.get('after')}"
+    images = told.image or f"{told.left} and {told.right}"
+    say(f"Feedback {told.id} ({told.kind}) on {images} {'is undone' if told.undone_at else taken}.")

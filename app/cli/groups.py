@@ -67,7 +67,10 @@ def delete(
 def score(
     paths: PathsArgument,
     collection: CollectionOption,
-    pooling: Annotated[Literal["mean", "max", "concat"], typer.Option(help="How the vectors become one.")] = "mean",
+    pooling: Annotated[
+        Literal["mean", "max", "concat"], typer.Option(help="How the vectors, or a fitted scorer's scores, become one.")
+    ] = "mean",
+    scorer: Annotated[str | None, typer.Option(help="Id of a scorer [default: dn2].")] = None,
     false_alarm_rate: Annotated[
         float | None, typer.Option(help="Share of normal sets that may alarm [default: the collection's].")
     ] = None,
@@ -78,7 +81,9 @@ def score(
     """Score a set of images as one, and say how much of the score each brings."""
     images = _images(paths)
     with open_client(server, data) as client:
-        told = client.collection(collection).score_group(images, pooling=pooling, false_alarm_rate=false_alarm_rate)
+        told = client.collection(collection).score_group(
+            images, scorer=scorer, pooling=pooling, false_alarm_rate=false_alarm_rate
+        )
     if as_json:
         print_json(told)
         return

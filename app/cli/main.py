@@ -32,8 +32,9 @@ COMMANDS = {
     "groups": "Register normal sets of images, and score a set as one.",
     "fit": "Fit a method to a collection.",
     "embeddings": "Learn versions of a collection's embedding, compare them, go over to one and back.",
-    "scorers": "List the methods, or the scorers of a collection.",
-    "feedback": "Say what was wrong or right about a verdict; take it back.",
+    "scorers": "List the methods, or the scorers of a collection; delete one.",
+    "feedback": "Say what was wrong or right about a verdict, compare and rate images; take it back.",
+    "drift": "Say whether images that were scored are still like the normal ones.",
     "duplicates": "Find images that are there more than once.",
     "clean": "Take the strangest images out of a bank, and put them back.",
     "compress": "Let a small bank stand for the whole one, and go back.",
@@ -47,8 +48,9 @@ COMMANDS = {
     "collect": "Delete files and notes that nobody needs any more; workers do it by themselves.",
     "weights": "List the weights of backbones, or fetch some once.",
     "pretrain": "Train a backbone on folders of images, measure it, and export it.",
-    "bench": "Measure: accuracy, agreement with a reference.",
+    "bench": "Measure accuracy, kept promises, methods, search, speed and limits.",
 }
+COMPLETION = ("install_completion", "show_completion")
 
 
 class LateGroup(TyperGroup):
@@ -66,6 +68,7 @@ class LateGroup(TyperGroup):
             return name, stand_in, rest
         command = typer.main.get_command(importlib.import_module(f"app.cli.{name}").cli)
         command.name = name
+        command.params = [one for one in command.params if one.name not in COMPLETION]  # options of `oddity` itself
         return name, command, rest
 
 

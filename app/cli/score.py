@@ -23,6 +23,7 @@ cli = typer.Typer()
     epilog=examples(
         "oddity score new-parts/ -c parts -o scores.csv",
         "oddity score new-parts/ -c parts -o - --false-alarm-rate 0.05",
+        "oddity score new-parts/ -c parts -o scores.csv --scorer mine",
     )
 )
 def score(
@@ -31,6 +32,7 @@ def score(
     out: Annotated[Path, typer.Option("--out", "-o", help="CSV file to write; - for standard output.")],
     server: ServerOption = None,
     data: DataOption = None,
+    scorer: Annotated[str | None, typer.Option(help="Id of a scorer [default: dn2].")] = None,
     false_alarm_rate: Annotated[
         float | None, typer.Option(help="Share of normal images that may alarm [default: the collection's].")
     ] = None,
@@ -44,7 +46,7 @@ def score(
     problem. Exit code 1 when any image could not be scored.
     """
     pictures = folder_pictures(folder)
-    asked = {"k": k, "false_alarm_rate": false_alarm_rate, "neighbours": neighbours}
+    asked = {"scorer": scorer, "k": k, "false_alarm_rate": false_alarm_rate, "neighbours": neighbours}
     counts = {"images": 0, "anomalous": 0, "problems": 0}
     with open_client(server, data) as client, _writable(out) as file, images_progress() as progress:
         bar = progress.add_task("Scoring", total=len(pictures))

@@ -1,4 +1,4 @@
-"""`oddity scorers`: the methods that are installed, or the scorers of a collection."""
+"""`oddity scorers`: the methods that are installed, or the scorers of a collection, and an end to one of these."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -9,19 +9,31 @@ from rich.table import Table
 
 from app.cli.client import open_client
 from app.cli.console import print_json, results
+from app.cli.failures import CommandFailed
 from app.cli.options import DataOption, JsonOption, ServerOption, examples
+from app.cli.waiting import say
 
 cli = typer.Typer()
 
 
-@cli.command(epilog=examples("oddity scorers", "oddity scorers parts"))
+@cli.command(epilog=examples("oddity scorers", "oddity scorers parts", "oddity scorers parts --delete mine"))
 def scorers(
     collection: Annotated[str | None, typer.Argument(help="Name of a collection [default: list the methods].")] = None,
+    delete: Annotated[
+        str | None, typer.Option("--delete", metavar="ID", help="Delete this scorer with what it learnt.")
+    ] = None,
     server: ServerOption = None,
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the methods, or the scorers of a collection with their state and how stale they are."""
+    """List the methods, or the scorers of a collection with their state and how stale they are; or delete one."""
+    if delete is not None:
+        if collection is None:
+            raise CommandFailed("Name the collection of the scorer that is to be deleted.", 2)
+        with open_client(server, data) as client:
+            client.collection(collection).delete_scorer(delete)
+        say(f"{collection}: scorer {delete} is deleted.")
+        return
     with open_client(server, data) as client:
         found: Sequence[Answer]
         if collection is None:

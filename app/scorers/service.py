@@ -1,6 +1,7 @@
 """Fitted scorers of a collection: asking for a fit, showing what serves and how stale it is, deleting."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,8 @@ from app.scorers.fitting import run_fit
 from app.scorers.needs import check_needs, held
 from app.scorers.schemas import FitParameters
 from models.catalog import installed
-from models.contract import Give, Need
-from models.errors import MethodUnknown
+from models.contract import FindingsGiver, Give, Need
+from models.errors import MethodUnknown, StateDamaged
 from models.judging import VERDICT_MIN
 
 HANDLERS: Mapping[str, Handler] = {"fit": run_fit}
@@ -85,10 +86,14 @@ def _checked_method(scorer: str, method: str, parameters: FitParameters) -> dict
 
 
 def get_scorer(core: Core, name: str, scorer: str) -> dict[str, Any]:
-    """One scorer of a collection. Raises NotFound."""
+    """One scorer of a collection, with what its fit found where the method tells that. Raises NotFound."""
     with core.database.read() as session:
         collection = require(session, name)
-        return _shown(core, session, collection, _require(session, collection, scorer))
+        collection_id = collection.id
+        told = _shown(core, session, collection, _require(session, collection, scorer))
+    if told["fit"] is not None:
+        told["fit"]["findings"] = _findings(core, collection_id, scorer)
+    return told
 
 
 def list_scorers(core: Core, name: str) -> list[dict[str, Any]]:
@@ -184,6 +189,15 @@ def _shown_fit(session: Session, collection: CollectionRow, fit: FitRow) -> dict
         },
         "fitted_at": shown(fit.created_at),
     }
+
+
+def _findings(core: Core, collection_id: int, scorer: str) -> dict[str, Any] | None:
+    """What the fit that serves tells about itself; None where it tells nothing, or cannot be read any more."""
+    with suppress(NotFound, Conflict, StateDamaged):
+        fit = core.fitted.serving(collection_id, scorer)
+        if fit is not None and isinstance(fit.scorer, FindingsGiver):
+            return dict(fit.scorer.findings())
+    return None
 
 
 def _answers(session: Session, collection_id: int, fit: FitRow) -> dict[str, int]:

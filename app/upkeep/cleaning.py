@@ -1,56 +1,72 @@
 """Taking the strangest images out of a bank that may hold anomalies, and putting them back."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from app.clock import shown
 from app.collections.repository import next_sequence
 from app.core import Core
 from app.db.tables import CollectionRow, JobRow
-from app.errors import NotFound
+from app.errors import Conflict, Invalid, NotFound
+from app.fitted_shelf import LoadedFit
 from app.images.repository import change_roles
 from app.jobs.context import JobContext
+from app.scorers import repository as scorers
+from app.scoring.fitted import fit_of
+from app.scoring.schemas import ScoreParameters
+from app.shelf import CollectionState
 from app.upkeep import repository
 from app.upkeep.fresh import fresh_state
 from app.upkeep.schemas import CleanParameters
+from models.contract import BankCleaner
 from models.methods.dn2 import cleaned, cleaning_k
 
+SHOWN = ("fraction", "k", "scorer", "scored", "dropped", "largest_score_kept")
 LISTED_MAX = 1000  # images named in the job itself; GET /clean/{job} pages through all
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which images a cleaning takes out."""
+
+    score_of: dict[int, float]
+    """By key, strangest first."""
+    scored: int
+    """Images among which they were chosen."""
+    largest_kept: float | None
+    facts: dict[str, Any]
+    """What chose them."""
+
+
 def run_clean(core: Core, context: JobContext) -> dict[str, Any]:
-    """The job: score every bank image against the rest, drop the worst share, say which and how strange they were.
+    """The job: choose what is strangest in the bank, drop it, say which images that were and how strange.
 
     All rows change in the one transaction that also ends the job, so an interrupted run has dropped nothing.
     """
     parameters = CleanParameters.model_validate(context.parameters)
     state = fresh_state(core, context)
-    k = parameters.k or cleaning_k(len(state.dn2.bank), parameters.fraction)
-    found = cleaned(
-        state.dn2,
-        parameters.fraction,
-        k=k,
-        progress=lambda done, total: context.progress(done, total, "scoring"),
-    )
-    score_of = dict(zip(found.ids.tolist(), found.scores.tolist(), strict=True))
-    strangest = set(found.dropped.tolist())
-    kept_scores = [score for pk, score in score_of.items() if pk not in strangest]
-    context.progress(found.ids.size, found.ids.size, "dropping")
+    if parameters.scorer is None:
+        choice = _by_distance(context, state, parameters)
+    else:
+        choice = _by_scorer(core, state, parameters.scorer)
+    context.progress(choice.scored, choice.scored, "dropping")
     with core.database.write() as session:
         now = core.clock()
         sequence = next_sequence(session, state.id, now)
-        rows = repository.images(session, state.id, found.dropped.tolist())
-        meant = [row for row in rows if row.role == "normal" and row.sha256 == state.entries[row.id].sha256]
+        rows = repository.images(session, state.id, list(choice.score_of))
+        meant = [row for row in rows if row.role == "normal" and row.sha256 == _looked_at(state, row.id)]
         change_roles(meant, "unlabelled", sequence, now)
-        repository.note_dropped(session, context.id, ((row.id, score_of[row.id]) for row in meant))
+        repository.note_dropped(session, context.id, ((row.id, choice.score_of[row.id]) for row in meant))
         result = {
-            "fraction": parameters.fraction,
-            "k": k,
-            "scored": len(score_of),
+            **choice.facts,
+            "scored": choice.scored,
             "dropped": len(meant),
-            "changed_meanwhile": int(found.dropped.size) - len(meant),
-            "images": [{"id": row.image_id, "score": score_of[row.id]} for row in meant[:LISTED_MAX]],
-            "largest_score_kept": max(kept_scores, default=None),
+            "changed_meanwhile": len(choice.score_of) - len(meant),
+            "images": [{"id": row.image_id, "score": choice.score_of[row.id]} for row in meant[:LISTED_MAX]],
+            "largest_score_kept": choice.largest_kept,
             "sequence": sequence,
         }
         standing = [*_standing(repository.cleanings(session, state.id)), (context.id, result)]
@@ -60,6 +76,72 @@ def run_clean(core: Core, context: JobContext) -> dict[str, Any]:
         context.conclude(session, result)
     core.shelf.get(state.name)
     return result
+
+
+def _by_distance(context: JobContext, state: CollectionState, parameters: CleanParameters) -> Choice:
+    """Every image of the bank is scored against the rest; the worst share."""
+    assert parameters.fraction is not None
+    k = parameters.k or cleaning_k(len(state.dn2.bank), parameters.fraction)
+    found = cleaned(
+        state.dn2,
+        parameters.fraction,
+        k=k,
+        progress=lambda done, total: context.progress(done, total, "scoring"),
+    )
+    score_of = dict(zip(found.ids.tolist(), found.scores.tolist(), strict=True))
+    dropped = found.dropped.tolist()
+    kept = score_of.keys() - set(dropped)
+    return Choice(
+        score_of={pk: score_of[pk] for pk in dropped},
+        scored=len(score_of),
+        largest_kept=max((score_of[pk] for pk in kept), default=None),
+        facts={"fraction": parameters.fraction, "k": k, "scorer": None},
+    )
+
+
+def _by_scorer(core: Core, state: CollectionState, name: str) -> Choice:
+    """What a fitted scorer ignored; images that have other bytes than when it was fitted are not meant."""
+    fit = cleaner_of(core, state, name)
+    assert isinstance(fit.scorer, BankCleaner)
+    found = fit.scorer.cleaned_bank()
+    with core.database.read() as session:
+        row = scorers.fit(session, fit.id)
+        if row is None:
+            raise Conflict(f"Scorer `{name}` was fitted again just now; clean again.", "scorer_not_fitted")
+        marks = dict(zip(fit.members.tolist(), np.frombuffer(row.member_marks, "<u8").tolist(), strict=True))
+    score_of = {}
+    for pk, score in zip(found.dropped.tolist(), found.scores.tolist(), strict=True):
+        sha256 = _looked_at(state, pk)
+        if sha256 is not None and scorers.marks_of([sha256]).tolist() == [marks.get(pk)]:
+            score_of[pk] = score
+    return Choice(
+        score_of=score_of,
+        scored=int(found.kept.size + found.dropped.size),
+        largest_kept=None,
+        facts={"fraction": None, "k": None, "scorer": name},
+    )
+
+
+def cleaner_of(core: Core, state: CollectionState, name: str) -> LoadedFit:
+    """The fit that serves under this name, which chose what to keep of the bank.
+
+    Raises:
+        Conflict: nothing is fitted under this name, or it was fitted on another embedding.
+        Invalid: it chose nothing.
+    """
+    fit = fit_of(core, state, ScoreParameters(scorer=name))
+    if not isinstance(fit.scorer, BankCleaner):
+        raise Invalid(
+            f"`scorer`: `{name}` does not choose which images to keep; name one whose card lists `cleaned_bank`, or "
+            "give `fraction`.",
+            "cleaning_not_offered",
+        )
+    return fit
+
+
+def _looked_at(state: CollectionState, pk: int) -> str | None:
+    """SHA-256 of the bytes of an image when the job read the collection; None where it was not there."""
+    return state.entries[pk].sha256 if pk in state.entries else None
 
 
 def undo_cleaning(core: Core, name: str, job_id: str) -> dict[str, Any]:
@@ -151,6 +233,6 @@ def _require(jobs: Sequence[JobRow], name: str, job_id: str) -> JobRow:
 
 def _shown(job: JobRow) -> dict[str, Any]:
     result = job.result or {}
-    facts = {name: result.get(name) for name in ("fraction", "k", "scored", "dropped", "largest_score_kept")}
+    facts = {name: result.get(name) for name in SHOWN}
     at = None if job.finished_at is None else shown(job.finished_at)
     return {"job": job.id, **facts, "cleaned_at": at, "undone": result.get("undone")}

@@ -13,7 +13,7 @@ from app.upkeep import cleaning, compression, service
 from app.upkeep.schemas import CalibrateParameters, CleaningId, CleanParameters, CompressParameters
 
 router = APIRouter(tags=["upkeep"])
-Cleaning = Annotated[CleanParameters, Body(examples=[{"fraction": 0.1}])]
+Cleaning = Annotated[CleanParameters, Body(examples=[{"fraction": 0.1}, {"scorer": "mine"}])]
 Compressing = Annotated[CompressParameters, Body(examples=[{"method": "coreset", "size": 1000}])]
 Calibrating = Annotated[CalibrateParameters, Body(examples=[{}])]
 NO_PARAMETERS = CalibrateParameters()
@@ -29,7 +29,8 @@ async def clean(
     wake: WakeDependency,
     wait: Wait = 0.0,
 ) -> JSONResponse:
-    """Score every bank image against the rest and take the strangest out of the bank (job; can be undone)."""
+    """Take the strangest images out of the bank, by their distance from the rest or as a fitted scorer chose (job; can
+    be undone)."""
     return await answer(
         core, slots, wake, await slots.run(service.submit_clean, core, c, parameters, key.over(parameters)), wait
     )

@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 from fastapi import Path
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class CleanParameters(BaseModel):
@@ -11,11 +11,29 @@ class CleanParameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    fraction: Annotated[float, Field(ge=0, le=0.5, description="Share of the bank that is dropped, strangest first.")]
+    fraction: Annotated[
+        float | None, Field(ge=0, le=0.5, description="Share of the bank that is dropped, strangest first.")
+    ] = None
     k: Annotated[
         int | None,
-        Field(ge=1, le=512, description="Neighbours averaged for the scores; unset: as many as it drops."),
+        Field(ge=1, le=512, description="With `fraction`: neighbours averaged; unset: as many as it drops."),
     ] = None
+    scorer: Annotated[
+        str | None,
+        Field(
+            max_length=128,
+            description="In place of `fraction`: a fitted scorer whose card lists `cleaned_bank`; what it chose is "
+            "dropped.",
+        ),
+    ] = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "CleanParameters":
+        if (self.fraction is None) == (self.scorer is None):
+            raise ValueError("exactly one of `fraction` and `scorer` must be given")
+        if self.scorer is not None and self.k is not None:
+            raise ValueError("`k` goes with `fraction`; a scorer has chosen already")
+        return self
 
 
 class CompressParameters(BaseModel):

@@ -10,7 +10,7 @@ from app.idempotency import Request
 from app.jobs.runner import Handler
 from app.jobs.service import submit
 from app.upkeep.calibration import run_calibrate
-from app.upkeep.cleaning import run_clean
+from app.upkeep.cleaning import cleaner_of, run_clean
 from app.upkeep.compression import check_compressible, run_compress
 from app.upkeep.schemas import CalibrateParameters, CleanParameters, CompressParameters
 from models.errors import BankTooSmall
@@ -21,8 +21,10 @@ HANDLERS: Mapping[str, Handler] = {"clean": run_clean, "compress": run_compress,
 def submit_clean(
     core: Core, name: str, parameters: CleanParameters, request: Request | None
 ) -> tuple[dict[str, Any], bool]:
-    """The queued job. Raises NotFound, and BankTooSmall when there are no two images to compare."""
+    """The queued job. Raises NotFound, BankTooSmall when there are no two images to compare, and as `cleaner_of`."""
     state = core.shelf.get(name)
+    if parameters.scorer is not None:
+        cleaner_of(core, state, parameters.scorer)
     with state.lock.read():
         if len(state.dn2.bank) < 2:
             raise BankTooSmall(f"The bank must hold at least 2 normal images; got {len(state.dn2.bank)}.")

@@ -1,7 +1,7 @@
 """What a fit leaves behind: the new embedding, its figures, and how far an image lies from the bank in it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,10 @@ class FittedEmbedding:
     def report(self) -> EmbeddingReport:
         """Figures on classes that nothing was learnt or chosen by."""
         return self.told
+
+    def findings(self) -> dict[str, Any]:
+        """The figures, by their names."""
+        return asdict(self.told)
 
     def export(self) -> FittedState:
         """The state from which `restored` builds a scorer with equal scores."""

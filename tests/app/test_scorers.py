@@ -78,6 +78,7 @@ def test_a_fit_is_a_job_whose_end_puts_the_scorer_to_use(served: TestClient) -> 
     assert made["fingerprint"] == served.get("/v1/collections/c").json()["fingerprint"]
     assert made["bytes"] > 0 and made["seconds"] >= 0 and made["heatmap"] is False
     assert made["stale"] == {"added": 0, "removed": 0, "revisions": 0, "embedding": False}
+    assert made["findings"] == {"seen": made["images"]}, "what the method tells about the fit"
     listed = served.get("/v1/collections/c/scorers").json()["scorers"]
     assert "spread" in [one["id"] for one in listed]
     assert all(one["state"] == "ready" for one in listed if one["live"])
@@ -338,6 +339,7 @@ def test_a_damaged_state_is_refused(served: TestClient) -> None:
     )
     with pytest.raises(StateDamaged, match="must have SHA-256"):
         core.fitted.get(fit_id)
+    assert shown(served, "damaged", "spread")["fit"]["findings"] is None
 
 
 def test_memory_is_bounded_and_what_made_room_comes_back(outside_methods: Path, settings: Settings) -> None:

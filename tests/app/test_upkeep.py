@@ -16,8 +16,11 @@ from app.main import create_app
 from app.settings import Settings
 from app.shelf import CollectionState, Shelf
 from app.upkeep.cleaning import bias_note
+from models.catalog import installed
+from models.contract import BankCleaner, Give, Need
 from tests.app.working import asked, core_of, cosine_distances, finished, part, scores
 from tests.conftest import add, png
+from tests.contract.problem_shape import problem_of
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +30,11 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
         yield client
 
 
+BOTH = {"fraction": 0.1, "scorer": "x"}
+# Methods by what they do: one that says what to keep of a bank, and one that does not.
+OF_VECTORS = [one for one in installed().values() if not one.live and one.needs.required == (Need.VECTORS,)]
+CLEANER = next(one.name for one in OF_VECTORS if Give.CLEANED_BANK in one.gives.outputs)
+PLAIN = next(one.name for one in OF_VECTORS if one.gives.outputs == (Give.IMAGE_SCORE,) and one.status == "supported")
 PROBES = [png(seed, kind=kind) for seed in (900, 901, 902) for kind in ("noise", "stripes")] + [part(903)]
 
 
@@ -174,6 +182,36 @@ def finished_images(client: TestClient, job: str) -> list[dict[str, Any]]:
     return images
 
 
+def test_a_fitted_scorer_cleans_by_its_own_choice(client: TestClient, name: str, bank: dict[str, bytes]) -> None:
+    path = f"/v1/collections/{name}"
+    problem_of(client.post(f"{path}/clean", json={"scorer": CLEANER}), 409, "scorer_not_fitted")
+    for scorer in (CLEANER, PLAIN):
+        fitted = client.put(f"{path}/scorers/{scorer}", params={"wait": 60}, json={})
+        assert fitted.json()["state"] == "succeeded", fitted.text
+    state = state_of(client, name)
+    fit = core_of(client).fitted.serving(state.id, CLEANER)
+    assert fit is not None and isinstance(fit.scorer, BankCleaner)
+    chosen = fit.scorer.cleaned_bank()
+    expected = [state.entries[pk].image_id for pk in chosen.dropped.tolist()]
+    assert len(expected) > 1, "or the test proves nothing"
+    refused = client.post(f"{path}/clean", json={"scorer": PLAIN})
+    assert "cleaned_bank" in problem_of(refused, 422, "cleaning_not_offered")["detail"]
+
+    add(client, name, {expected[0]: part(77)})  # other bytes than when the scorer was fitted: not what it meant
+    result = finished(client, f"{path}/clean", {"scorer": CLEANER})
+    assert [one["id"] for one in result["images"]] == expected[1:]
+    assert [one["score"] for one in result["images"]] == pytest.approx(chosen.scores[1:].tolist())
+    assert (result["scorer"], result["fraction"], result["scored"]) == (CLEANER, None, 24)
+    now = roles(client, name)
+    assert {one for one in now if now[one] == "unlabelled"} == set(expected[1:])
+    assert result["biased"]["fraction"] == pytest.approx((len(expected) - 1) / 24)
+    (shown,) = client.get(f"{path}/clean").json()["cleanings"]
+    assert shown["scorer"] == CLEANER
+    undone = client.delete(f"{path}/clean/{shown['job']}").json()
+    assert undone["undone"]["restored"] == len(expected) - 1
+    assert set(roles(client, name).values()) == {"normal"}
+
+
 def test_a_cleaning_of_nothing_leaves_the_promise_whole(client: TestClient, name: str, bank: dict[str, bytes]) -> None:
     result = finished(client, f"/v1/collections/{name}/clean", {"fraction": 0.0})
     assert (result["dropped"], result["biased"]) == (0, None)
@@ -183,7 +221,15 @@ def test_a_cleaning_of_nothing_leaves_the_promise_whole(client: TestClient, name
 def test_what_cannot_be_cleaned_is_refused_at_once(client: TestClient, name: str) -> None:
     client.put(f"/v1/collections/{name}").raise_for_status()
     path = f"/v1/collections/{name}/clean"
-    for body in ({"fraction": 0.51}, {"fraction": -0.1}, {}, {"fraction": 0.1, "k": 0}, {"fraction": 0.1, "f": 1}):
+    for body in (
+        {"fraction": 0.51},
+        {"fraction": -0.1},
+        {},
+        {"fraction": 0.1, "k": 0},
+        {"fraction": 0.1, "f": 1},
+        BOTH,
+        {"scorer": "x", "k": 2},
+    ):
         assert client.post(path, json=body).status_code == 422, body
     small = client.post(path, json={"fraction": 0.1})
     assert (small.status_code, small.json()["code"]) == (409, "bank_too_small")

@@ -435,6 +435,8 @@ class Fit(Answer):
     sha256: str
     heatmap: bool
     stale: dict[str, Any]
+    findings: dict[str, Any] | None = None
+    """What the method tells about the fit; in the answer about one scorer only."""
     fitted_at: datetime
 
 
@@ -589,6 +591,7 @@ class Cleaning(Answer):
     job: str
     fraction: float | None
     k: int | None
+    scorer: str | None = None
     scored: int | None
     dropped: int | None
     largest_score_kept: float | None

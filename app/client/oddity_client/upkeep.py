@@ -235,9 +235,16 @@ class UpkeepOperations:
     # Upkeep
 
     @operation
-    def clean(self, fraction: float, *, k: int | None = None, key: str | None = None) -> Call[Job]:
-        """Take the strangest images out of the bank (job; can be undone)."""
-        return self._submitting(("clean",), given({"fraction": fraction, "k": k}), key)
+    def clean(
+        self,
+        fraction: float | None = None,
+        *,
+        k: int | None = None,
+        scorer: str | None = None,
+        key: str | None = None,
+    ) -> Call[Job]:
+        """Take the strangest share of images out of the bank, or what a fitted scorer chose (job; can be undone)."""
+        return self._submitting(("clean",), given({"fraction": fraction, "k": k, "scorer": scorer}), key)
 
     @operation
     def cleanings(self) -> Call[list[Cleaning]]:

@@ -99,6 +99,10 @@ class FittedDebiasing:
             },
         )
 
+    def findings(self) -> dict[str, Any]:
+        """The report."""
+        return self.report
+
     def export(self) -> FittedState:
         """The state from which `Debiasing.restore` builds a scorer with equal scores."""
         arrays = arrays_of(self.net, "net.")

@@ -106,6 +106,10 @@ class FittedPatchKNN:
             image.append(score)
         return Scores(image=np.array(image, np.float32), pixels=np.stack(heat) if heat else None)
 
+    def findings(self) -> dict[str, Any]:
+        """How many patches are remembered, and between what their true radius over the bank lies."""
+        return {"patches": len(self.memory), "radius": self.radius, "floor": self.floor}
+
     def export(self) -> FittedState:
         """The remembered patches, and how patches come about."""
         arrays: dict[str, NDArray[Any]] = {

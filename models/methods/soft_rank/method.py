@@ -1,7 +1,7 @@
 """A subspace fitted to all but the worst images of a bank, and a head trained to put the true class among the first."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -97,8 +97,18 @@ class FittedSoftRank:
         return CleanedBank(
             kept=np.sort(self.ids[self.weights >= KEPT_WEIGHT]),
             dropped=self.ids[strangest_first],
-            report={"objective": self.objective, "trimmed_share": self.trimmed_share},
+            scores=np.sqrt(self.losses[strangest_first]),
+            report=self.findings(),
         )
+
+    def findings(self) -> dict[str, Any]:
+        """How many images the fit looked at and ignored, and the trimmed loss that it reached."""
+        return {
+            "images": int(self.ids.size),
+            "ignored": int((self.weights < KEPT_WEIGHT).sum()),
+            "trimmed_share": self.trimmed_share,
+            "objective": self.objective,
+        }
 
     def export(self) -> FittedState:
         """The state from which `SoftRank.restore` builds a scorer with equal scores."""

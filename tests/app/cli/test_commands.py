@@ -69,6 +69,8 @@ def test_every_command_has_help_with_examples_that_can_be_typed(name: str) -> No
 def test_help_tells_the_exit_codes(oddity: Oddity) -> None:
     out = oddity("--help").out
     assert "Exit codes" in out and "130" in out
+    assert "--install-completion" in out
+    assert "--install-completion" not in oddity("search", "--help").out, "it is of `oddity` as a whole"
     shown = oddity("images", "list", "--help").out
     assert "Examples" in shown and "oddity images list -c parts --role anomalous" in shown
 

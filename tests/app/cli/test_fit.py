@@ -34,6 +34,15 @@ def test_a_method_is_fitted_and_listed(oddity: Oddity, parts: Path, tmp_path: Pa
     methods = oddity("scorers", "--data", data)
     assert "spread" in methods.out and "Distance from the mean vector." in methods.out
 
+    out = tmp_path / "mine.csv"
+    assert oddity("score", parts, "-c", "c", "-o", out, "--scorer", "mine", "--data", data).code == 0
+    assert len(out.read_text(encoding="utf-8").splitlines()) == 31
+    assert oddity("scorers", "c", "--delete", "mine", "--data", data).code == 0
+    assert "mine" not in oddity("scorers", "c", "--data", data).out
+    told = oddity("scorers", "c", "--delete", "mine", "--data", data)
+    assert told.code == 1 and "no fitted scorer `mine`" in told.err
+    assert oddity("scorers", "--delete", "mine", "--data", data).code == 2
+
     told = oddity("fit", "c", "spread", "--param", "factor=0", "--data", data)
     assert told.code == 2 and "`factor` of method `spread` must be greater than 0; got 0." in told.err
     told = oddity("fit", "c", "spread", "--param", "refuse=true", "--wait", "--data", data)

@@ -94,6 +94,14 @@ def test_images_and_feedback(ask: Ask, bank: Path, tmp_path: Path) -> None:
     (told,) = json.loads(ask("feedback", "list", "-c", "imported", "--json").out)
     assert "scratch" in ask("feedback", "list", "-c", "imported").out
     assert "is undone" in ask("feedback", "undo", told["id"], "-c", "imported").err
+    other = listed[1]["id"]
+    (pair,) = json.loads(ask("feedback", "ask", "-c", "imported", "--json").out)["pairs"]
+    assert pair["left"] in ask("feedback", "ask", "-c", "imported").out
+    compared = ask("feedback", "compare", image, other, "left", "-c", "imported", "--rater", "anna")
+    assert compared.code == 0 and f"on {image} and {other} is taken" in compared.err
+    rated = ask("feedback", "rate", image, "3.5", "-c", "imported", "--rater", "anna", "--json")
+    assert (json.loads(rated.out)["value"], json.loads(rated.out)["rater"]) == (3.5, "anna")
+    assert ask("feedback", "compare", image, image, "same", "-c", "imported").code == 2
     (tmp_path / "new.png").write_bytes(png(500))
     assert ask("feedback", "give", "false_alarm", tmp_path / "new.png", "-c", "imported", "--json").code == 0
 
@@ -105,6 +113,10 @@ def test_images_and_feedback(ask: Ask, bank: Path, tmp_path: Path) -> None:
 
 def test_upkeep_snapshots_and_jobs(ask: Ask, bank: Path, tmp_path: Path) -> None:
     assert ask("ingest", bank, "-c", "kept").code == 0
+    assert "too few to tell (30 are needed)" in ask("drift", "kept").err
+    assert json.loads(ask("drift", "kept", "--hours", 2, "--json").out)["drifted"] is None
+    both = ask("clean", "run", "kept", "--fraction", 0.1, "--scorer", "mine")
+    assert both.code == 2 and "exactly one of" in both.err
     assert "2 of 24 images are taken out" in ask("clean", "run", "kept", "--fraction", 0.1).err
     (cleaning,) = json.loads(ask("clean", "list", "kept", "--json").out)
     assert "2 images are in the bank again" in ask("clean", "undo", "kept", cleaning["job"]).err

@@ -197,7 +197,7 @@ def test_terms_sum_to_the_score_and_rarity_says_how_often(fitted):
 
 def test_the_report_tells_false_alarms_by_latent_group(fitted):
     _, scorer, _, seen = fitted
-    report = scorer.report
+    report = scorer.findings()
     groups = report["false_alarms"]
     assert [(one["latent"], one["group"]) for one in groups] == [
         (latent, side) for latent in (1, 2) for side in ("low", "middle", "high")

@@ -88,6 +88,7 @@ def test_every_loss_gets_the_same_trials_and_the_best_on_the_folds_is_taken():
 def test_separated_concatenated_and_the_interval():
     scorer = method(trials=1, seeds=3, folds=3, epochs=2).fit(collection(2), seed=0)
     told = scorer.report()
+    assert scorer.findings()["after"] == told.after
     assert scorer.learnt.width == 3 * 4  # the heads of all folds stand side by side
     interval = told.details["map_at_r_over_seeds"]
     assert interval["low"] <= interval["mean"] <= interval["high"]

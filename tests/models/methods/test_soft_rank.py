@@ -201,6 +201,8 @@ def test_the_strangers_are_what_cleaning_drops():
     assert cleaned.kept.tolist() == list(range(100, 280))
     distances = dict(zip(scorer.ids.tolist(), scorer.losses, strict=True))
     assert [distances[i] for i in cleaned.dropped] == sorted((distances[i] for i in cleaned.dropped), reverse=True)
+    assert cleaned.scores == pytest.approx(np.sqrt([distances[i] for i in cleaned.dropped]))
+    assert (scorer.findings()["images"], scorer.findings()["ignored"]) == (200, 20)
     # Negative control: least squares drops none of them.
     plain = SoftRank(SoftRankParams(components=3, trimmed_share=0.1, softness=1e6)).fit(bank_of(vectors), seed=0)
     assert plain.cleaned_bank().dropped.size == 0

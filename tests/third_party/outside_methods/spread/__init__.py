@@ -37,6 +37,9 @@ class FittedSpread:
         away = np.array([np.linalg.norm(row - self.mean) for row in inputs.vectors])
         return Scores(image=(self.factor * away).astype(np.float32))
 
+    def findings(self) -> dict[str, int]:
+        return {"seen": int(self.seen.size)}
+
     def export(self) -> FittedState:
         return FittedState({"mean": self.mean, "seen": self.seen}, {"factor": self.factor})
 

@@ -142,6 +142,14 @@ def test_every_block_says_what_it_is() -> None:
                 tomllib.loads(block.text)
 
 
+def test_no_code_hides_in_an_indented_block() -> None:
+    hidden = re.compile(r"\n\n {4}\S[^\n]*")
+    assert hidden.search("Words:\n\n    oddity serve\n")
+    for page in PAGES:
+        found = hidden.search(FENCE.sub("", page.read_text(encoding="utf-8")))
+        assert not found, f"{page.relative_to(ROOT)}: {found[0].strip()!r} must stand between fences, and be run"
+
+
 @pytest.mark.docs
 def test_the_pages_are_built_without_a_broken_link(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]

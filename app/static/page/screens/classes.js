@@ -14,7 +14,7 @@ const SHOWN = 8;
 
 const Registered = ({ name, one, changed }) => {
   const [remove, isRemoving, problem] = useAction(async () => {
-    if (!window.confirm(`Forget the class ${one.label}? Its images stay, unlabelled.`)) return;
+    if (!window.confirm(`Forget the class ${one.label}? Its images stay, without a label, as what each was before.`)) return;
     await ask(inCollection(name, `/classes/${part(one.label)}`), { method: "DELETE" });
     changed();
   });

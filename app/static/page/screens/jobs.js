@@ -16,6 +16,8 @@ const KINDS = {
   compress: "Compress the bank",
   calibrate: "Calibrate",
   compact: "Compact",
+  index: "Write the index file",
+  embed: "Learn an embedding",
 };
 
 export const titleOf = (job) => `${KINDS[job.kind] || job.kind}${job.parameters?.scorer ? ` ${job.parameters.scorer}` : ""}`;

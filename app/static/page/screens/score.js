@@ -6,7 +6,7 @@ import { DropZone } from "../dropping.js";
 import { Check, RateField } from "../fields.js";
 import { lengthOf, percent, plural, pValue, significant, nameOf } from "../format.js";
 import { HeatControl, HeatPicture } from "../heat.js";
-import { alarms, isSupported, realRate } from "../judging.js";
+import { alarms, isSupported, realRate, VERDICT_MIN } from "../judging.js";
 import { Note, ProblemNote, Progress } from "../notices.js";
 import { Thumb } from "../pictures.js";
 import { FeedbackButtons } from "../feedback.js";
@@ -138,7 +138,8 @@ export const Score = ({ collection, name, asked, changed }) => {
     <div aria-live="polite">
       ${isScoring && done && html`<${Progress} label="Scoring" done=${done[0]} total=${done[1]} />`}
       <${ProblemNote} problem=${problem} title="Not scored." />
-      ${found && html`<p class="summary"><strong>${alarmed} of ${plural(found.results.length, "image")} ${alarmed === 1 ? "is" : "are"} anomalous</strong> at a false-alarm rate of ${percent(realRate(rate, n))}, from ${plural(n, "normal image")}.${isSupported(rate, n) ? "" : ` That many support no rate below ${percent(1 / (n + 1))}; add normal images for ${percent(rate)}.`}</p>`}
+      ${found && n < VERDICT_MIN && html`<p class="summary"><strong>No verdict yet:</strong> ${plural(n, "normal image")} can be compared with, and ${VERDICT_MIN} are needed.</p>`}
+      ${found && n >= VERDICT_MIN && html`<p class="summary"><strong>${alarmed} of ${plural(found.results.length, "image")} ${alarmed === 1 ? "is" : "are"} anomalous</strong> at a false-alarm rate of ${percent(realRate(rate, n))}, from ${plural(n, "normal image")}.${isSupported(rate, n) ? "" : ` That many support no rate below ${percent(1 / (n + 1))}; add normal images for ${percent(rate)}.`}</p>`}
     </div>
     ${set && html`<${SetResult} name=${name} set=${set} />`}
     ${found && heat && html`<${HeatControl} strength=${strength} setStrength=${setStrength} heatmap=${heat} />`}
@@ -147,5 +148,5 @@ export const Score = ({ collection, name, asked, changed }) => {
       setScorer(id);
       if (last) score(last, id, true);
     }} /><//>`}
-    ${found && html`<ul class="results">${[...found.results].sort((a, b) => (b.score ?? -1) - (a.score ?? -1)).map((one) => html`<${Result} key=${`${one.title} ${one.score}`} name=${name} result=${one} scorer=${scorer} rate=${rate} calibration=${found.calibration} strength=${strength} changed=${changed} />`)}</ul>`}`;
+    ${found && html`<ul class="results">${[...found.results].sort((a, b) => Number(Boolean(a.problem)) - Number(Boolean(b.problem)) || b.score - a.score).map((one) => html`<${Result} key=${`${one.title} ${one.score}`} name=${name} result=${one} scorer=${scorer} rate=${rate} calibration=${found.calibration} strength=${strength} changed=${changed} />`)}</ul>`}`;
 };

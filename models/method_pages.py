@@ -24,6 +24,13 @@ HEADINGS = (
 """Second-level headings of every method's README, in this order."""
 
 NOT_MEASURED = "Not measured yet."
+NO_SCORE = "It gives images no score, so there is no figure to measure."
+BASELINE = "dn2"
+"""What is called plain in the tables of all others."""
+_BASELINE_WORDS = (
+    "What is called plain in the tables of the other methods, on the same images and splits; command, weights and\n"
+    "machine stand there. Methods that were told something are tested on what is left."
+)
 _MEASURED = {
     "method": ("method",),
     "told": ("told",),
@@ -65,7 +72,7 @@ def measured_table(folder: Path) -> str:
     """
     path = folder / "measured.json"
     if not path.exists():
-        return NOT_MEASURED
+        return _as_baseline(folder.parent) if folder.name == BASELINE else NOT_MEASURED
     measured = json.loads(path.read_text(encoding="utf-8"))
     columns = list(measured["rows"][0])
     lines = [measured["setting"], "", f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
@@ -73,11 +80,27 @@ def measured_table(folder: Path) -> str:
     return "\n".join(lines)
 
 
+def _as_baseline(methods: Path) -> str:
+    """A table of the figures that stand beside those of all other methods."""
+    found = []
+    for path in sorted(methods.glob("*/measured.json")):
+        for row in json.loads(path.read_text(encoding="utf-8"))["rows"]:
+            beside = "told something" if "told" in row else "told nothing"
+            figures = (row["plain ROC-AUC"], row["plain average precision"])
+            found.append((row["data"], beside, row["cases"], *figures))
+    if not found:
+        return NOT_MEASURED
+    lines = [_BASELINE_WORDS, "", "| data | beside methods | cases | ROC-AUC | average precision |"]
+    lines.append("|---|---|---|---|---|")
+    lines += [f"| {' | '.join(map(str, row))} |" for row in dict.fromkeys(found)]
+    return "\n".join(lines)
+
+
 def rendered(text: str, name: str, folder: Path, catalogue: Catalogue) -> str:
     """A README with its generated blocks filled anew."""
     parts = {
         "parameters": lambda: parameters_table(catalogue.method(name).Params),
-        "measured": lambda: measured_table(folder),
+        "measured": lambda: NO_SCORE if catalogue[name].role == "explainer" else measured_table(folder),
     }
     return _BLOCK.sub(lambda found: f"{found[1]}{parts[found['what']]()}\n{found[3]}", text)
 
@@ -88,8 +111,9 @@ def overview(catalogue: Catalogue, folder: Path = _FOLDER) -> str:
     lines = [
         "# Methods",
         "",
-        "Each is a scorer that any collection can have: `PUT /v1/collections/{c}/scorers/{id}` fits it,",
-        "`POST /v1/collections/{c}/anomaly?scorer={id}` asks it; a live one follows the collection by itself.",
+        "Each serves any collection: `PUT /v1/collections/{c}/scorers/{id}` fits it,",
+        "`POST /v1/collections/{c}/anomaly?scorer={id}` asks it. Live ones follow the collection by themselves:",
+        "`dn2` is asked there too, `few_shot_lr` by `/classify`, `explain` by `/explain`.",
         "The name leads to its page: what it does, when to choose it, parameters, figures.",
         "This page is generated from the cards:",
         "`python -m models.method_pages`.",

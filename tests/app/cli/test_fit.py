@@ -37,6 +37,11 @@ def test_a_method_is_fitted_and_listed(oddity: Oddity, parts: Path, tmp_path: Pa
     out = tmp_path / "mine.csv"
     assert oddity("score", parts, "-c", "c", "-o", out, "--scorer", "mine", "--data", data).code == 0
     assert len(out.read_text(encoding="utf-8").splitlines()) == 31
+    assert oddity("fit", "c", "contrast", "--data", data).code == 0
+    page = tmp_path / "report.html"
+    ran = oddity("report", parts, "-c", "c", "--scorer", "contrast", "--worst", 2, "-o", page, "--data", data)
+    assert ran.code == 0, ran.err
+    assert page.read_text(encoding="utf-8").count('alt="heat map"') == 2
     assert oddity("scorers", "c", "--delete", "mine", "--data", data).code == 0
     assert "mine" not in oddity("scorers", "c", "--data", data).out
     told = oddity("scorers", "c", "--delete", "mine", "--data", data)

@@ -14,7 +14,7 @@ from app.entry_columns import ROLES, ImageEntry
 from app.errors import NotFound
 from app.locks import ReadWriteLock
 from app.vector_checksums import damaged
-from index import Neighbours
+from index import Metric, Neighbours
 from models.leave_one_out import CALIBRATION_ROWS
 from models.methods.dn2 import LiveDN2
 from models.projection import Projection
@@ -104,7 +104,7 @@ class CollectionState:
         return self.entries[pk]
 
     def vectors(self, pks: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
-        """Vectors (n, width) of these images, in order."""
+        """Vectors (n, width) of these images, in order, as distances are measured between them: see `dn2.prepared`."""
         found = np.empty((len(pks), self.width), np.float32)
         wanted = np.asarray(pks, np.int64)
         shelves = SHELVES[self.entries.roles_of(wanted)]
@@ -113,6 +113,11 @@ class CollectionState:
             if rows.size:
                 found[rows] = index.vectors(wanted[rows])
         return found
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether vectors are held at unit length and not as they were given."""
+        return self.dn2.params.normalize and self.dn2.params.metric is Metric.L2
 
     def indexes(self) -> dict[str, "AutoIndex"]:
         """The three indexes by what they hold."""
@@ -131,8 +136,9 @@ class CollectionState:
         *,
         is_exact: bool = False,
     ) -> Neighbours:
-        """The k nearest images of any role, nearest first; `allowed` restricts to these pks.
+        """The k nearest images of any role to vectors that `dn2.prepared` gave, nearest first.
 
+        `allowed` restricts to these pks.
         `is_exact` asks for the true nearest from a structure that may miss one.
         """
         found = [

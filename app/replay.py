@@ -321,7 +321,7 @@ def _apply(state: CollectionState, page: Page) -> None:
     if (rows := np.flatnonzero(shelves == 1)).size:
         state.dn2.add_anomalous(came.pks[rows], vectors[rows])
     if (rows := np.flatnonzero(shelves == 2)).size:
-        state.rest.add(came.pks[rows], vectors[rows])
+        state.rest.add(came.pks[rows], state.dn2.prepared(vectors[rows]))
 
 
 def _only_retold(
@@ -335,7 +335,7 @@ def _only_retold(
         same = state.entries.roles_of(pks) == came.roles[rows]
         same &= (state.entries.hashes_of(pks) == came.hashes[rows]).all(axis=1)
         same &= [before == groups[row] for row, before in zip(rows.tolist(), state.entries.groups_of(pks), strict=True)]
-        same &= (state.vectors(pks) == vectors[rows]).all(axis=1)
+        same &= (state.vectors(pks) == state.dn2.prepared(vectors[rows])).all(axis=1)
         retold[rows] = same
     return retold
 

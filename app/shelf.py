@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from sqlalchemy import select
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.collection_state import CollectionState, CompressedBank, GroupEntry
 from app.collections.repository import require
@@ -152,8 +152,9 @@ class Shelf:
             if state is not None:
                 return state
         with self._loading[hash(name) % LOADING_LOCKS]:
+            # Loaded while this call waited; perhaps begun before it, and so without a write that its caller knows of.
             state = self._known(name)
-            if state is not None:  # loaded while this call waited, so after it began
+            if state is not None and (state := self.follow(state)) is not None:
                 return state
             with self._database.read() as session:
                 row = require(session, name)
@@ -186,7 +187,7 @@ class Shelf:
             log.info("`%s` is served from a state as of change %s", fresh.name, fresh.sequence)
         except NotFound:
             pass  # deleted meanwhile; whoever asks next is told
-        except (DBAPIError, StateDamaged):
+        except (SQLAlchemyError, StateDamaged):
             log.warning("`%s` could not be renewed; it is tried again", state.name, exc_info=True)
             self._closing.wait(RENEW_AGAIN_S)
         finally:

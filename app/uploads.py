@@ -19,6 +19,8 @@ import anyio.to_thread
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnection
 
 from app.bodies import plain_json
 from app.errors import Invalid, NotFound, TooLarge, UnsupportedMedia
@@ -252,7 +254,7 @@ def consumed(folder: Path, described: dict[str, Any]) -> Iterator[Path]:
     is_done = True
     try:
         yield path
-    except (Stopping, LeaseLost):
+    except (Stopping, LeaseLost, OperationalError, NoConnection):
         is_done = False
         raise
     finally:

@@ -4,6 +4,7 @@ A full file is renamed with the next number, and the oldest go when there are to
 share the files. What is in a line: see docs/security.md; never a key, a query string, a header or a body.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -31,9 +32,11 @@ class Audit:
         lines = "".join(json.dumps(one, ensure_ascii=True) + "\n" for one in entries).encode("ascii")
         # Shared by all who append: nobody may write to a file that somebody renames at this moment.
         with _lock(self.folder, fcntl.LOCK_SH):
-            descriptor = os.open(self.folder / CURRENT, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(self.folder / CURRENT, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                os.write(descriptor, lines)
+                lines = _end_of_torn_line(descriptor) + lines
+                if os.write(descriptor, lines) < len(lines):  # the disk is full; the last line is torn
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 size = os.fstat(descriptor).st_size
             finally:
                 os.close(descriptor)
@@ -54,7 +57,8 @@ class Audit:
             for place in range(min(end, len(lines)) - 1, -1, -1):
                 if len(found) == limit:
                     return found, (number, place + 1)
-                found.append(json.loads(lines[place]))
+                if lines[place]:
+                    found.append(_entry(lines[place]))
         return found, None
 
     def _files(self) -> list[tuple[int, Path]]:
@@ -72,6 +76,20 @@ class Audit:
             current.rename(self.folder / f"audit-{number:06}.jsonl")
             for _, path in rotated[max(0, self._limit_files - 2) :]:
                 path.unlink(missing_ok=True)
+
+
+def _end_of_torn_line(descriptor: int) -> bytes:
+    """What ends a line that a full disk or a power cut has cut off, so that what follows is a line of its own."""
+    size = os.fstat(descriptor).st_size
+    return b"\n" if size and os.pread(descriptor, 1, size - 1) != b"\n" else b""
+
+
+def _entry(line: bytes) -> dict[str, Any]:
+    try:
+        entry: dict[str, Any] = json.loads(line)
+    except ValueError:
+        return {"event": "unreadable", "bytes": len(line)}
+    return entry
 
 
 @contextmanager

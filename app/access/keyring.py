@@ -4,6 +4,7 @@ A key that is made, rotated or revoked anywhere counts here within that time. Wh
 let in, since a key might have been revoked.
 """
 
+import threading
 import time
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +20,8 @@ from app.db.engine import Database
 from app.db.tables import AccessRow, ApiKeyRow
 
 LOOK_EVERY_S = 0.5
-VERSION = select(AccessRow.version)  # built once: to build and to look it up takes a quarter of a look's time
+VERSION = select(AccessRow.version)
+VERSION_NOW = "SELECT version FROM access"  # the same as text: it is asked all the time
 SETTING_KEY_ID = "setting"  # in the audit log: the key that a setting gives
 
 
@@ -56,6 +58,8 @@ class Keyring:
         self._keys: dict[str, Key] = {}
         self._version: int | None = None
         self._looked_at = float("-inf")
+        # Of two looks that overlap, the one that saw less could otherwise leave its keys under the other's version.
+        self._looking = threading.Lock()
         self._thread = anyio.CapacityLimiter(1)  # its own: no other work makes it wait, and one look is enough
 
     async def find(self, token: str) -> Key | None:
@@ -79,15 +83,16 @@ class Keyring:
 
     def look(self) -> None:
         """Read what has changed in the record."""
-        now = time.monotonic()
-        version = self._database.value(VERSION)
-        if version != self._version:
-            with self._database.read() as session:
-                rows = session.scalars(select(ApiKeyRow).where(ApiKeyRow.revoked_at.is_(None))).all()
-                # As of these rows, not of the look before: another change may have come between.
-                self._version = session.scalar(VERSION)
-            self._keys = {row.id: _key(row) for row in rows}
-        self._looked_at = now
+        with self._looking:
+            now = time.monotonic()
+            version = self._database.number(VERSION_NOW)
+            if version != self._version:
+                with self._database.read() as session:
+                    rows = session.scalars(select(ApiKeyRow).where(ApiKeyRow.revoked_at.is_(None))).all()
+                    # As of these rows, not of the look before: another change may have come between.
+                    self._version = session.scalar(VERSION)
+                self._keys = {row.id: _key(row) for row in rows}
+            self._looked_at = now
 
     def has_keys(self) -> bool:
         """Whether anybody could be let in."""

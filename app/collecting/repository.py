@@ -11,7 +11,7 @@ from app.jobs.repository import ENDED
 
 PARAMETERS_MAX = 500  # of one IN (…), well below what any database takes
 # A cleaning is needed to undo it, and what else a collection rests on stays with it; these only told their result.
-FORGOTTEN_KINDS = ("calibrate", "compress", "duplicates", "import", "restore", "snapshot")
+FORGOTTEN_KINDS = ("calibrate", "compact", "compress", "duplicates", "import", "index", "restore", "snapshot")
 HOLDING_KINDS = ("restore", "snapshot", "fit")
 
 

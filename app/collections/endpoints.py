@@ -8,7 +8,7 @@ from app.bodies import parse
 from app.collections import service
 from app.collections.settings import CollectionSettings
 from app.dependencies import CallerDependency, CoreDependency, SlotsDependency
-from app.names import After, CollectionName
+from app.names import After, CollectionName, Text
 
 router = APIRouter(tags=["collections"])
 IfMatch = Annotated[str | None, Header(description="Only when the collection still carries this ETag.")]
@@ -74,7 +74,7 @@ async def list_collections(
     core: CoreDependency,
     slots: SlotsDependency,
     caller: CallerDependency,
-    cursor: Annotated[str, Query(max_length=128, description="`next` of the page before.")] = "",
+    cursor: Annotated[Text, Query(max_length=128, description="`next` of the page before.")] = "",
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> dict[str, Any]:
     """All collections that the caller's key is for, in order of name."""

@@ -8,13 +8,13 @@ from fastapi.responses import JSONResponse
 from app.compat import lookout
 from app.dependencies import CoreDependency, SlotsDependency
 from app.errors import Invalid
-from app.names import Name
+from app.names import Name, Text
 
 router = APIRouter(tags=["compatible"])
 
 Project = Annotated[Name, Path(alias="p", description="Name of the collection.")]
 Version = Annotated[
-    str,
+    Text,
     Path(
         alias="v",
         min_length=1,

@@ -4,7 +4,9 @@ from typing import Annotated, Literal
 
 from fastapi import Query
 
-Scorer = Annotated[str, Query(max_length=128, description="Id of a scorer.")]
+from app.names import Text
+
+Scorer = Annotated[Text, Query(max_length=128, description="Id of a scorer.")]
 Hours = Annotated[
     int, Query(ge=1, le=24 * 366, description="How far back to look: full hours, the present one with them.")
 ]

@@ -22,13 +22,22 @@ class DuplicatesParameters(BaseModel):
     role: Annotated[Role | None, Field(description="Only among images of this role.")] = None
     near_distance: Annotated[
         float | None,
-        Field(ge=0, description="Largest distance of near duplicates; unset: measured on copies of the images."),
+        Field(
+            ge=0,
+            allow_inf_nan=False,
+            description="Largest distance of near duplicates; unset: measured on copies of the images.",
+        ),
     ] = None
     near_hash_bits: Annotated[
         int, Field(ge=0, le=32, description="In how many of 64 bits the hashes of near duplicates may differ.")
     ] = 6
     similar_distance: Annotated[
-        float | None, Field(ge=0, description="Largest distance of similar images; unset: twice that of near ones.")
+        float | None,
+        Field(
+            ge=0,
+            allow_inf_nan=False,
+            description="Largest distance of similar images; unset: twice that of near ones.",
+        ),
     ] = None
 
 

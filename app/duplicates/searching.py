@@ -18,6 +18,7 @@ from models.perceptual import hash_distance, perceptual_hash
 BLOCK_ROWS = 64  # searched under one hold of the collection's lock
 NEIGHBOURS_FIRST = 16
 NEIGHBOURS_MAX = 1024
+PAIRS_MAX = 20_000_000  # found in both directions: 2 GB while they are made single; a wide bound could find any number
 SAMPLE = 32  # images whose altered copies say how far copies lie
 SAMPLE_SHARE = 0.95  # of those copies that are within the bound
 
@@ -47,10 +48,10 @@ class Member:
 def close_pairs(state: CollectionState, pks: NDArray[np.int64], bound: float, context: JobContext) -> tuple[Pairs, int]:
     """Every pair at most `bound` apart, and how many pictures have more close neighbours than are looked at.
 
-    Memory: the pairs; the collection is searched in blocks of 64 pictures.
+    Memory: the pairs; the collection is searched in blocks of 64 pictures. Raises Conflict where they are too many.
     """
     found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]] = []
-    crowded = 0
+    crowded = count = 0
     for start in range(0, pks.size, BLOCK_ROWS):
         context.progress(start, int(pks.size), "comparing")
         rows = np.arange(start, min(start + BLOCK_ROWS, pks.size))
@@ -68,6 +69,13 @@ def close_pairs(state: CollectionState, pks: NDArray[np.int64], bound: float, co
                 crowded += int(full.sum())
                 done[:] = True
             which, column = np.nonzero(within & done[:, None])
+            count += which.size
+            if count > PAIRS_MAX:
+                raise Conflict(
+                    f"More than {PAIRS_MAX // 2} pairs lie within {bound:g}, after {start + rows.size} of {pks.size} "
+                    "pictures; give a smaller `near_distance` or `similar_distance`.",
+                    "too_many_pairs",
+                )
             found.append((rows[which], np.searchsorted(pks, near.ids[which, column]), near.distances[which, column]))
             rows, k = rows[~done], k * 4
     if not found:
@@ -154,7 +162,7 @@ def copy_distance(core: Core, state: CollectionState, pks: Sequence[int], contex
             continue
         prepared = [core.embedders.prepare_one(embedder.embedder, copy) for copy in copies]
         if prepared:
-            vectors = embedder.projected(core.embedders.embed(embedder.network, prepared))
+            vectors = state.dn2.prepared(embedder.projected(core.embedders.embed(embedder.network, prepared)))
             with state.lock.read():
                 near = state.nearest(vectors, 1, np.array([pk], np.int64))
             distances.extend(near.distances[np.isfinite(near.distances)].tolist())

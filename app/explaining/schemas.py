@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.bodies import json_parameter
-from app.names import After, ImageId, Name
+from app.names import After, ImageId, Name, Text
 from models.methods.explain import ExplainParams
 
 How = Literal["examples", "occlusion", "gradient", "lime", "shap"]
@@ -17,7 +17,7 @@ class ExplainParameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    scorer: Annotated[str, Field(max_length=128)] = "dn2"
+    scorer: Annotated[Text, Field(max_length=128)] = "dn2"
     method: How = "examples"
     target: Literal["score", "probability"] | None = None
     label: Name | None = None

@@ -163,14 +163,15 @@ def _nearest(state: CollectionState, images: Vectors, parameters: ExplainParamet
         normal = known = None
         with suppress(BankTooSmall, NothingToCompare):  # there may be classes only, or nobody else
             normal = scorer_of(state).score(images.vectors, neighbours=shown, exclude=exclude).neighbours
+        vectors = state.dn2.prepared(images.vectors)
         if shown and len(state.dn2.anomalous):
-            found = state.dn2.anomalous.search(images.vectors, shown + 1)
+            found = state.dn2.anomalous.search(vectors, shown + 1)
             known = first_kept(found, (found.ids != exclude[:, None]) & (found.ids >= 0), shown)
         return [
             {
                 "normal": [] if normal is None else _shown(state, normal, row),
                 "anomalous": [] if known is None else _shown(state, known, row),
-                "classes": _classes(state, images.vectors[row], int(exclude[row]), shown, parameters.classes),
+                "classes": _classes(state, vectors[row], int(exclude[row]), shown, parameters.classes),
             }
             for row in range(len(images.places))
         ]

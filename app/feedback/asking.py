@@ -13,6 +13,7 @@ from app.errors import Conflict, Invalid
 from app.feedback import repository
 from app.fitted_shelf import LoadedFit
 from app.scoring.fitted import check_runtime
+from app.scoring.images import as_given
 from models.catalog import installed
 from models.contract import Give, Inputs, PairAsker, Question
 from models.errors import BankTooSmall
@@ -47,6 +48,7 @@ def next_pairs(core: Core, name: str, scorer: str | None, rater: str | None, mos
             f"`{name}` must hold at least two images that are not kept for calibration; got {pks.size}.",
             "too_few_images",
         )
+    vectors = as_given(core, state, pks, vectors)
     pk_of = dict(zip(image_ids, pks.tolist(), strict=True))
     asked = [(pk_of[left], pk_of[right]) for left, right in compared if left in pk_of and right in pk_of]
     if fit is None:

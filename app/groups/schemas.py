@@ -6,7 +6,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.bodies import json_parameter
 from app.images.schemas import Role
-from app.names import After, ImageId
+from app.names import After, ImageId, Text
 
 MEMBERS_MAX = 10_000
 Members = Annotated[list[ImageId], BeforeValidator(json_parameter), Field(max_length=MEMBERS_MAX)]
@@ -29,7 +29,7 @@ class GroupScoreParameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    scorer: Annotated[str, Field(max_length=128)] = "dn2"
+    scorer: Annotated[Text, Field(max_length=128)] = "dn2"
     pooling: Literal["mean", "max", "concat"] = "mean"
     k: Annotated[int | None, Field(ge=1, le=64)] = None
     neighbours: Annotated[int | None, Field(ge=0, le=100)] = None

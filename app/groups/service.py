@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.bodies import Upload, refuse_large
-from app.collection_state import CollectionState
+from app.collection_state import CollectionState, GroupEntry
 from app.collections.repository import next_sequence
 from app.core import Core
 from app.entry_columns import ImageEntry
@@ -161,7 +162,8 @@ def _group_bank(state: CollectionState, set_size: int, parameters: GroupScorePar
     bank: GroupBank | None = state.cache.get(place)
     if bank is None:
         with state.calibrating:
-            registered = {one.name: state.vectors(one.members) for one in state.groups.values() if one.members}
+            held = {one.name: _held(state, one) for one in state.groups.values()}
+            registered = {name: state.vectors(members) for name, members in held.items() if members.size}
             bank = make_group_bank(state.dn2, registered, set_size, pooling=parameters.pooling, k=k)
         kept = [one for one in list(state.cache) if one[0] == "group"]
         for one in kept[: max(0, len(kept) - BANKS_KEPT + 1)]:  # oldest first
@@ -184,10 +186,18 @@ def _neighbour(state: CollectionState, near: Any) -> dict[str, Any]:
     return {"id": near.name, "distance": near.distance, "metadata": metadata, "members": members}
 
 
+def _held(state: CollectionState, entry: GroupEntry) -> NDArray[np.int64]:
+    """Members of a set in order, without those whose stored vector is damaged until they are sent again."""
+    pks = np.array(entry.members, np.int64)
+    return pks[state.entries.known(pks)]
+
+
 def _shown(state: CollectionState, group: str) -> dict[str, Any]:
     entry = state.groups[group]
+    held = _held(state, entry)
+    id_of = {**state.damaged, **dict(zip(held.tolist(), state.entries.image_ids_of(held), strict=True))}
     return {
         "name": entry.name,
-        "members": state.entries.image_ids_of(entry.members),
+        "members": [id_of[pk] for pk in entry.members if pk in id_of],
         "metadata": entry.metadata,
     }

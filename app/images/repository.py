@@ -52,6 +52,15 @@ def facts(session: Session, collection_id: int, *columns: Any, **equal: str | No
     yield from session.execute(statement.order_by(ImageRow.id), execution_options={"yield_per": PAGE_ROWS})
 
 
+def facts_of(session: Session, collection_id: int, ids: Iterable[str], *columns: Any) -> Iterator[Row[Any]]:
+    """These columns of the images with these ids, each once; plain rows, some hundred at a time."""
+    wanted = list(dict.fromkeys(ids))
+    for start in range(0, len(wanted), PARAMETERS_MAX):
+        some = wanted[start : start + PARAMETERS_MAX]
+        statement = select(*columns).where(ImageRow.collection_id == collection_id, ImageRow.image_id.in_(some))
+        yield from session.execute(statement).all()
+
+
 def runtime_id(session: Session, description: dict[str, Any]) -> int:
     """The row of this engine, precision and versions, made when new."""
     digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
@@ -95,6 +104,14 @@ def store(
         for (row, _), vector in zip(images, found, strict=True)
     ]
     session.execute(insert(VectorRow), vectors)
+
+
+def stored_vectors(session: Session, embedding_id: int, pks: Sequence[int]) -> dict[int, bytes]:
+    """The vectors of these images under a version of the embedding, by key."""
+    statement = select(VectorRow.image_pk, VectorRow.vector).where(
+        VectorRow.embedding_id == embedding_id, VectorRow.image_pk.in_(chosen_numbers(session, pks))
+    )
+    return {found.image_pk: found.vector for found in session.execute(statement)}
 
 
 def _values(rows: Iterable[ImageRow]) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from models.backbones.embedder import PreparedImage
 from models.errors import ModelsError
 
 MAX_LIMIT = 1000
+LOOK_S = 10.0  # that a page is looked for; then what was found is told, and where to go on
 # What filters look at.
 FACTS = (ImageRow.id, ImageRow.image_id, ImageRow.role, ImageRow.label, ImageRow.group, ImageRow.details)
 Within = Callable[[Session, dict[str, Any], datetime], Answer]
@@ -285,10 +287,14 @@ def show(row: ImageRow) -> dict[str, Any]:
 def list_images(
     core: Core, name: str, selection: Selection, after: int, limit: int, sequence: int | None = None
 ) -> tuple[list[dict[str, Any]], int | None]:
-    """Images in order of arrival that fit the selection, and the row to go on after when there may be more."""
+    """Images in order of arrival that fit the selection, and the row to go on after when there may be more.
+
+    Fewer than `limit`, perhaps none, where few of many fit and the look at them takes its time.
+    """
     state = core.shelf.get(name, sequence)
     chosen = parse_filter(selection.filter)
     found: list[dict[str, Any]] = []
+    until = monotonic() + LOOK_S
     with core.database.read() as session:
         while True:
             rows = repository.page(
@@ -302,6 +308,8 @@ def list_images(
                 after = row.id
             if len(rows) < MAX_LIMIT:
                 return found, None
+            if monotonic() > until:
+                return found, after
 
 
 def get_image(core: Core, name: str, image_id: str) -> dict[str, Any]:
@@ -360,9 +368,12 @@ def delete_images(core: Core, name: str, selection: Selection) -> dict[str, Any]
     with core.database.write() as session:
         sequence = next_sequence(session, state.id, core.clock())
         if selection.ids is not None:
-            found = list(repository.by_ids(session, state.id, selection.ids).values())
-            missing = sorted(set(selection.ids) - {row.image_id for row in found})
-            gone = [row.id for row in found if _selected(selection, row) and _fits(chosen, row)]
+            left, gone = set(selection.ids), []
+            for row in repository.facts_of(session, state.id, selection.ids, *FACTS):
+                left.discard(row.image_id)
+                if _selected(selection, row) and _fits(chosen, row):
+                    gone.append(row.id)
+            missing = sorted(left)
             deleted = repository.remove(session, state.id, gone, sequence)
         else:
             missing = []
@@ -404,7 +415,7 @@ def _fits(chosen: Filter, row: ImageRow | Row[Any]) -> bool:
     return chosen.accepts({"id": row.image_id, "role": row.role, "label": row.label, "group": row.group}, row.details)
 
 
-def _selected(selection: Selection, row: ImageRow) -> bool:
+def _selected(selection: Selection, row: Row[Any]) -> bool:
     wanted = {"role": selection.role, "label": selection.label, "group": selection.group}
     return all(value is None or getattr(row, name) == value for name, value in wanted.items())
 

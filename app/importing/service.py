@@ -5,6 +5,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from app.bodies import Upload, parse
 from app.core import Core
 from app.db.tables import JobRow
 from app.errors import Busy, Conflict, Forbidden, Invalid, NotFound
-from app.idempotency import Key, Request
+from app.idempotency import Answer, Key, Request
 from app.images.schemas import AddParameters
 from app.images.service import add_images
 from app.importing import repository
@@ -240,7 +241,7 @@ class _Importer:
             if self._core.shelf.get(self._name).id != self._context.collection_id:
                 raise LeaseLost  # deleted, and made again under the same name
             try:
-                return add_images(self._core, self._name, self._uploads, self._shared, request)[0].body
+                return add_images(self._core, self._name, self._uploads, self._shared, request, self._ours)[0].body
             except (Busy, QueueFull, DeadlinePassed, OperationalError):
                 if not left:
                     raise
@@ -249,6 +250,12 @@ class _Importer:
                     raise
             threading.Event().wait(TRY_EVERY_S)
         raise AssertionError("the last try returns or raises")
+
+    def _ours(self, session: Session, body: dict[str, Any], _now: datetime) -> Answer:
+        """The answer to a batch, in its transaction: a collection that was made again meanwhile gets none of it."""
+        if session.get(JobRow, self._context.id) is None:  # went with the collection that it was submitted for
+            raise LeaseLost
+        return Answer(207 if body["refused"] else 201, body)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import logging
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,8 @@ class IndexFiles:
         except SnapshotDamaged as error:
             aside = path.with_name(path.name + DAMAGED_SUFFIX)
             log.error("index file set aside as %s, `%s` is read from the record: %s", aside.name, state.name, error)
-            path.rename(aside)
+            with suppress(FileNotFoundError):  # another process was quicker
+                path.rename(aside)
             return None
 
     def digests(self, collection_id: int) -> list[str]:
@@ -163,7 +165,8 @@ class IndexFiles:
 
 def _parameters(state: CollectionState) -> dict[str, Any]:
     """What the vectors in memory rest on; `k` is not among it, as the calibration rows remember more neighbours."""
-    return state.dn2.params.model_dump(mode="json", include={"metric", "normalize"})
+    rest_on = state.dn2.params.model_dump(mode="json", include={"metric", "normalize"})
+    return {**rest_on, "scaled": "all"} if state.is_scaled else rest_on  # once only the bank was
 
 
 def _is_being_written(path: Path) -> bool:

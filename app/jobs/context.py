@@ -103,8 +103,9 @@ class JobContext:
     def beat(self) -> None:
         """Renew the lease and write the progress; called by the runner too, for handlers that are silent for long."""
         self._written_at = self._monotonic()
-        until = self._core.clock() + self._lease
         with self._core.database.write() as session:
+            session.connection()  # the wait for other writers, which is not to come off the lease
+            until = self._core.clock() + self._lease
             asked = repository.change_held(session, self.id, self._owner, lease_until=until, **self._facts)
         self._is_lost = self._is_lost or asked is None
         self._is_cancelled = self._is_cancelled or bool(asked)

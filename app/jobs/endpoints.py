@@ -16,7 +16,7 @@ from app.errors import MOMENTARY, NotFound
 from app.jobs import service
 from app.jobs.schemas import JobId, State
 from app.limits import Slots
-from app.names import Name
+from app.names import Name, Text
 
 router = APIRouter(tags=["jobs"])
 EVENT_EVERY_S = 1.0
@@ -30,7 +30,7 @@ async def list_jobs(
     caller: CallerDependency,
     collection: Name | None = None,
     state: State | None = None,
-    kind: Annotated[str | None, Query(max_length=32)] = None,
+    kind: Annotated[Text | None, Query(max_length=32)] = None,
     cursor: Annotated[str, Query(pattern="^([0-9a-f]{32})?$", description="`next` of the page before.")] = "",
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> dict[str, Any]:

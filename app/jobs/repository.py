@@ -13,9 +13,9 @@ from app.db.tables import CollectionRow, JobRow
 ENDED = ("succeeded", "failed", "cancelled")
 
 
-def find(session: Session, job_id: str) -> JobRow | None:
-    """The job with this id, if there is one."""
-    return session.get(JobRow, job_id)
+def find(session: Session, job_id: str, *, locked: bool = False) -> JobRow | None:
+    """The job with this id, if there is one; `locked` for whoever changes what they see."""
+    return session.get(JobRow, job_id, with_for_update=True if locked else None)
 
 
 def collection_names(session: Session, rows: Sequence[JobRow]) -> dict[int, str]:

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.core import Core
 from app.db.tables import JobRow
-from app.errors import item_problem
+from app.errors import describe, item_problem
 from app.jobs import repository
 from app.jobs.context import Cancelled, JobContext, LeaseLost, Stopping
 from app.jobs.log import with_line
@@ -134,6 +134,7 @@ class Runner:
             row = repository.oldest_queued(session, self._handlers)
             if row is None:
                 return None
+            now = core.clock()  # anew: the wait for other writers is not to come off the lease
             row.state, row.lease_owner, row.lease_until = "running", self._owner, now + self._lease
             row.attempts += 1
             row.started_at = now
@@ -163,6 +164,8 @@ class Runner:
         except LeaseLost:
             log.warning("job %s is no longer this worker's", context.id)
         except Exception as error:  # whatever a handler raises is the answer of its job, not the end of the worker
+            if describe(error)[1] == "record_unavailable":
+                raise  # the record is away, for which the job can do nothing: it is run again when its lease is over
             problem = item_problem(error)
             log.error(
                 "job %s failed: %s", context.id, problem["detail"], exc_info=error if problem["status"] >= 500 else None

@@ -103,7 +103,7 @@ def cancel(core: Core, job_id: str, caller: Caller = ANYBODY) -> dict[str, Any]:
     Asking twice is one asking. Raises NotFound; Conflict when it has already ended in another way.
     """
     with core.database.write() as session:
-        row, name = _require(session, job_id, caller)
+        row, name = _require(session, job_id, caller, locked=True)
         if row.state in ("succeeded", "failed"):
             raise Conflict(f"Job `{job_id}` has already {row.state}; there is nothing left to cancel.", "job_ended")
         now = core.clock()
@@ -150,9 +150,9 @@ def _progress(row: JobRow, now: datetime) -> dict[str, Any]:
     return {"stage": row.stage or "", "done": done, "total": total, "rate": rate, "remaining_s": remaining}
 
 
-def _require(session: Session, job_id: str, caller: Caller) -> tuple[JobRow, str | None]:
+def _require(session: Session, job_id: str, caller: Caller, *, locked: bool = False) -> tuple[JobRow, str | None]:
     """The job, and the name of its collection."""
-    row = repository.find(session, job_id)
+    row = repository.find(session, job_id, locked=locked)
     name = None if row is None else repository.collection_names(session, [row]).get(row.collection_id or 0)
     if row is None or not caller.sees(name or row.parameters.get("collection")):  # a restore makes its collection
         raise NotFound(f"There is no job `{job_id}`.", "job_unknown")

@@ -6,7 +6,7 @@ from fastapi import Path
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from app.access.caller import EVERYTHING, Scope
-from app.names import Name, valid_name
+from app.names import Name, Text, valid_name
 
 KEEP_MAX_S = 30 * 86_400
 
@@ -64,4 +64,4 @@ class RotateParameters(BaseModel):
     ] = 0.0
 
 
-KeyId = Annotated[str, Path(alias="id", max_length=128, description="Id or name of the key.")]
+KeyId = Annotated[Text, Path(alias="id", max_length=128, description="Id or name of the key.")]

@@ -16,7 +16,12 @@ from app.keys.schemas import KeyParameters
 
 def create_key(database: Database, parameters: KeyParameters, now: datetime) -> tuple[dict[str, Any], str]:
     """The new key and its token, which is never shown again. Raises Conflict where the name is taken."""
-    expires_at = None if parameters.expires_at is None else parameters.expires_at.astimezone(UTC).replace(tzinfo=None)
+    expires_at = parameters.expires_at
+    if expires_at is not None:
+        try:
+            expires_at = expires_at.astimezone(UTC).replace(tzinfo=None)
+        except OverflowError as error:
+            raise Invalid(f"`expires_at` must be in a year from 1 to 9999 in UTC; got {expires_at}.") from error
     if expires_at is not None and expires_at <= now:
         raise Invalid(f"`expires_at` must lie ahead; got {shown(expires_at)}.")
     key_id = new_id()

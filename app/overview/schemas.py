@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import Query
 
 from app.images.schemas import Role
+from app.names import Text
 
 Limit = Annotated[
     int,
@@ -17,7 +18,7 @@ Limit = Annotated[
 ]
 OfRole = Annotated[Role | None, Query(description="Only images of this role.")]
 OfScorer = Annotated[
-    str,
+    Text,
     Query(
         max_length=128,
         description="Id of a scorer, fitted on this collection or `dn2`. The images are the same, and their places.",

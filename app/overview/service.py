@@ -16,7 +16,7 @@ from app.entry_columns import ROLES, ImageEntry
 from app.errors import Busy
 from app.fitted_shelf import LoadedFit
 from app.scoring.fitted import fit_of, scores_by_fit, took_part
-from app.scoring.images import Vectors, show_calibration
+from app.scoring.images import Vectors, as_given, show_calibration
 from app.scoring.schemas import ScoreParameters
 from app.scoring.service import LIVE_SCORER
 from app.shelf import CollectionState
@@ -60,7 +60,7 @@ def list_scores(
         facts = _facts(state, scorer, fit)
         vectors = None if fit is None else state.vectors(found.pks)
     if fit is not None and vectors is not None:
-        found = _by_fit(core, state, scorer, fit, found, vectors)
+        found = _by_fit(core, state, scorer, fit, found, as_given(core, state, found.pks, vectors))
     calibration = make_calibration(found.calibration, false_alarm_rate or state.settings.false_alarm_rate)
     verdicts = anomalous(found.scores, calibration)
     images = _shown(found, fit)
@@ -95,7 +95,7 @@ def show_map(core: Core, name: str, scorer: str, layout: Layout, limit: int, aft
         kept = cache[place] = (facts["sequence"], limit, plane(vectors, layout, SEED))
     places = dict(zip(pks.tolist(), kept[2].tolist(), strict=True))
     if fit is not None:
-        found = _by_fit(core, state, scorer, fit, found, vectors)
+        found = _by_fit(core, state, scorer, fit, found, as_given(core, state, pks, vectors))
     images = _shown(found, fit)
     for entry, one in zip(found.entries, images, strict=True):
         one["x"], one["y"] = places[entry.pk]

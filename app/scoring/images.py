@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from app.bodies import Upload
 from app.core import Core
 from app.errors import Invalid, NotFound, item_problem
+from app.images.repository import stored_vectors
 from app.shelf import CollectionState, ImageEntry
 from index import Neighbours
 from models.backbones.embedder import PreparedImage
@@ -47,6 +48,7 @@ def vectors_of(core: Core, state: CollectionState, uploads: Sequence[Upload], id
                 except NotFound as error:
                     problems[place] = item_problem(error)
             vectors = state.vectors([entry.pk for entry in entries if entry is not None])
+        vectors = as_given(core, state, [entry.pk for entry in entries if entry is not None], vectors)
         return Vectors(vectors, places, problems, entries, [])
     embedder = core.embedders.of(state)
     prepared = core.embedders.prepare(embedder.embedder, [upload.data for upload in uploads])
@@ -61,6 +63,29 @@ def vectors_of(core: Core, state: CollectionState, uploads: Sequence[Upload], id
     if good:
         vectors = embedder.projected(core.embedders.embed(embedder.network, good))
     return Vectors(vectors, places, problems, [None] * len(good), good)
+
+
+def as_given(
+    core: Core, state: CollectionState, pks: Sequence[int] | NDArray[np.int64], held: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Vectors (n, width) of stored images as the embedding gave them, which fitted scorers learn from; in order.
+
+    `held` are those in memory. Where these are scaled the others are read from the record; an image that has changed
+    there meanwhile keeps what is held.
+    """
+    if not state.is_scaled:
+        return held
+    wanted = np.asarray(pks, np.int64).tolist()
+    with core.database.read() as session:
+        stored = stored_vectors(session, state.embedding_id, wanted)
+    found = held.copy()
+    for row, pk in enumerate(wanted):
+        blob = stored.get(pk, b"")
+        if len(blob) == 4 * state.width:
+            given = np.frombuffer(blob, "<f4")[None]
+            if np.array_equal(state.dn2.prepared(given)[0], held[row]):
+                found[row] = given
+    return found
 
 
 def show_neighbours(state: CollectionState, found: Neighbours, row: int) -> list[dict[str, Any]]:

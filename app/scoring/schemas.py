@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.bodies import json_parameter
-from app.names import After, ImageId
+from app.names import After, ImageId, Text
 
 Rate = Annotated[float, Field(gt=0, lt=1)]
 
@@ -15,7 +15,7 @@ class ScoreParameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    scorer: Annotated[str, Field(max_length=128)] = "dn2"
+    scorer: Annotated[Text, Field(max_length=128)] = "dn2"
     k: Annotated[int | None, Field(ge=1, le=64)] = None
     neighbours: Annotated[int | None, Field(ge=0, le=100)] = None
     false_alarm_rate: Rate | None = None

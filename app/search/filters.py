@@ -28,6 +28,7 @@ from app.key_index import ABSENT, KeyIndex, rows_in, values_at
 DEPTH_MAX = 8
 CONDITIONS_MAX = 256
 VALUES_MAX = 100_000  # of one `in`
+NESTED_MAX = 64  # lists and objects among them, each of which is compared with each image's
 CLAUSES = ("must", "should", "must_not")
 FACTS = ("$id", "$role", "$label", "$group")
 BOUNDS: dict[str, Callable[[Any, Any], bool]] = {
@@ -258,8 +259,12 @@ def _test(kind: str, wanted: Any) -> _Test:
     if kind == "match" and (wanted is None or isinstance(wanted, str | int | float | bool)):
         return _OneOf([wanted])
     if kind == "in" and isinstance(wanted, list):
-        if len(wanted) > VALUES_MAX:
-            raise Invalid(f"`in` of `filter` must hold at most {VALUES_MAX} values.", "filter_invalid")
+        nested = sum(isinstance(one, list | dict) for one in wanted)
+        if len(wanted) > VALUES_MAX or nested > NESTED_MAX:
+            raise Invalid(
+                f"`in` of `filter` must hold at most {VALUES_MAX} values, {NESTED_MAX} lists and objects among them.",
+                "filter_invalid",
+            )
         return _OneOf(wanted)
     if kind == "range" and isinstance(wanted, dict) and wanted and set(wanted) <= set(BOUNDS):
         bounds = list(wanted.items())

@@ -16,6 +16,8 @@ from app.search.schemas import QueryParameters
 from app.shelf import CollectionState
 from index import Neighbours
 
+RESULTS_MAX = 100_000  # of all queries of a request together
+
 
 def query(core: Core, name: str, uploads: Sequence[Upload], parameters: QueryParameters) -> tuple[dict[str, Any], int]:
     """For each query the nearest images, nearest first, and the status (207 when some have a problem in their place).
@@ -25,6 +27,7 @@ def query(core: Core, name: str, uploads: Sequence[Upload], parameters: QueryPar
     """
     state = core.shelf.get(name, parameters.after)
     _exactly_one(uploads, parameters)
+    _check_results(uploads, parameters)
     chosen = parse_filter(parameters.filter)
     if not chosen.is_empty and state.entries.prepare(chosen.keys):
         core.shelf.account(state)
@@ -32,7 +35,7 @@ def query(core: Core, name: str, uploads: Sequence[Upload], parameters: QueryPar
     left_out: list[set[int]]
     if uploads or parameters.ids:
         found = vectors_of(core, state, uploads, parameters.ids)
-        vectors, places, problems = found.vectors, found.places, found.problems
+        vectors, places, problems = state.dn2.prepared(found.vectors), found.places, found.problems
         left_out = [set() if entry is None else {entry.pk} for entry in found.stored]
     else:
         with state.lock.read():
@@ -74,13 +77,23 @@ def _exactly_one(uploads: Sequence[Upload], parameters: QueryParameters) -> None
         )
 
 
+def _check_results(uploads: Sequence[Upload], parameters: QueryParameters) -> None:
+    """Each result comes with its metadata, so their number bounds the memory of an answer."""
+    queries = max(1, len(uploads), len(parameters.ids or ()), len(parameters.vectors or ()))
+    if queries * parameters.k > RESULTS_MAX:
+        raise Invalid(
+            f"`k` times the number of queries must be at most {RESULTS_MAX}; got {parameters.k} times {queries}.",
+            "too_many_results",
+        )
+
+
 def _vectors(state: CollectionState, parameters: QueryParameters) -> tuple[NDArray[np.float32], list[set[int]]]:
     """Query vectors, and for each the stored images that must not be their own answer."""
     if parameters.positive:
         positive = [state.entry(one).pk for one in parameters.positive]
         negative = [state.entry(one).pk for one in parameters.negative or ()]
         wanted = _example_vector(_directions(state, positive), _directions(state, negative))
-        return wanted[None], [set(positive) | set(negative)]
+        return state.dn2.prepared(wanted[None]), [set(positive) | set(negative)]
     if parameters.id:
         pk = state.entry(parameters.id).pk
         return state.vectors([pk]), [{pk}]
@@ -91,7 +104,7 @@ def _vectors(state: CollectionState, parameters: QueryParameters) -> tuple[NDArr
     vectors = np.array(given, np.float64)
     if not np.isfinite(vectors).all() or np.abs(vectors).max() > np.finfo(np.float32).max:
         raise Invalid("`vector` must hold finite float32 numbers.", "not_finite")
-    return vectors.astype(np.float32), [set() for _ in given]
+    return state.dn2.prepared(vectors.astype(np.float32)), [set() for _ in given]
 
 
 def _directions(state: CollectionState, pks: Sequence[int]) -> NDArray[np.float32]:

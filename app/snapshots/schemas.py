@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from app.bodies import plain_json
 from app.collections.settings import CollectionSettings
 from app.images.schemas import Role
-from app.names import ImageId, Name
+from app.names import ImageId, Name, Text
 
 IMAGES_MAX = 10**9
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -133,8 +133,8 @@ class FeedbackFacts(_Part):
     other_sha256: Sha256 | None = None
     answer: Annotated[str | None, Field(max_length=16)] = None
     value: Annotated[float | None, Field(allow_inf_nan=False)] = None
-    rater: Annotated[str | None, Field(max_length=128)] = None
-    note: str | None
+    rater: Annotated[Text | None, Field(max_length=128)] = None
+    note: Text | None
     created_at: Moment
     undone_at: Moment | None
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,15 +14,19 @@ import pytest
 from pydantic import SecretStr
 from starlette.testclient import TestClient
 
+from app.access import keyring as keyring_module
 from app.access.audit import Audit
 from app.access.caller import Caller
-from app.access.keyring import LOOK_EVERY_S, Key
+from app.access.keyring import LOOK_EVERY_S, Key, Keyring
 from app.access.meter import Meter
 from app.access.rules import PUBLIC
 from app.access.tokens import digest, id_of, new_id, new_token
+from app.db.engine import Database
 from app.db.tables import ApiKeyRow, KeyUsageRow
 from app.errors import TooMany
 from app.jobs import endpoints, service
+from app.keys.schemas import KeyParameters
+from app.keys.service import create_key, revoke_key
 from app.main import create_app
 from app.settings import Settings
 from tests.app.conftest import Serve
@@ -173,6 +178,7 @@ def test_only_a_hash_is_kept_and_the_token_is_shown_once(guarded: TestClient, ad
         ({"scopes": ["admin"], "collections": ["a"]}, "collections"),
         ({"expires_at": "2031-01-01T00:00:00"}, "expires_at"),
         ({"expires_at": "2001-01-01T00:00:00Z"}, "expires_at"),
+        ({"expires_at": "9999-12-31T23:59:59-01:00"}, "expires_at"),
         ({"requests_per_s": 0}, "requests_per_s"),
         ({"requests_per_day": 0}, "requests_per_day"),
         ({"token": "x"}, "token"),
@@ -402,6 +408,51 @@ def test_audit_files_are_closed_when_full_and_the_oldest_go(tmp_path: Path) -> N
         if before is None:
             break
     assert numbers == list(range(99, numbers[-1] - 1, -1)) and len(numbers) > 30
+
+
+def test_a_torn_line_of_the_audit_log_costs_that_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    audit = Audit(tmp_path / "audit", 2**20, 3)
+    audit.append([{"number": 1}])
+    write = os.write
+    with monkeypatch.context() as patch:
+        # As where the disk is full; other services of this process write on.
+        patch.setattr(os, "write", lambda to, data: write(to, data[:5] if b'"number": 2' in data else data))
+        with pytest.raises(OSError, match="No space"):
+            audit.append([{"number": 2}])
+    audit.append([{"number": 3}])
+    audit.append([{"number": 4}])
+    entries, following = audit.page(None, 10)
+    assert [one.get("number", one.get("event")) for one in entries] == [4, 3, "unreadable", 1]
+    assert following is None
+
+
+def test_of_two_looks_that_overlap_the_newer_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'record.db'}")
+    database.migrate()
+    now = datetime(2031, 5, 1)
+    key, _ = create_key(database, KeyParameters(name="k", scopes=frozenset({"read"})), now)
+    keyring = Keyring(database, lambda: now)
+    has_read, may_end = threading.Event(), threading.Event()
+
+    def slow(row: ApiKeyRow) -> Key:
+        has_read.set()
+        assert may_end.wait(30)
+        return of_row(row)
+
+    of_row = keyring_module._key
+    monkeypatch.setattr(keyring_module, "_key", slow)
+    first, second = (threading.Thread(target=keyring.look) for _ in range(2))
+    first.start()
+    assert has_read.wait(30)
+    revoke_key(database, "k", now)
+    second.start()
+    second.join(0.3)  # it is through with its look, or waits for the first
+    may_end.set()
+    first.join()
+    second.join()
+    keyring.look()
+    assert not keyring.is_valid(key["id"])
+    database.close()
 
 
 def test_a_full_disk_does_not_stop_requests(serve: Serve, monkeypatch, caplog) -> None:

@@ -22,6 +22,7 @@ from models.images import ImageLimits
 from models.perceptual import hash_distance, perceptual_hash
 from tests.app.working import core_of, finished
 from tests.conftest import add
+from tests.contract.problem_shape import problem_of
 
 DECODER = Decoder(ImageLimits())
 
@@ -201,6 +202,24 @@ def test_a_crowd_is_looked_at_up_to_a_limit_and_counted(client: TestClient, monk
     pairs, crowded = close_pairs(state, pks, 3.0, Quiet())  # type: ignore[arg-type]
     assert crowded == pks.size
     assert pairs.first.size < pks.size * 4
+
+
+def test_more_pairs_than_memory_is_meant_to_hold_end_the_search(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searching, "PAIRS_MAX", 40)
+    path = "/v1/collections/parts/duplicates"
+    body = {"levels": ["similar"], "near_distance": 0.0, "similar_distance": 2.0}
+    job = client.post(path, json=body, params={"wait": 60}).json()
+    assert (job["state"], job["problem"]["code"]) == ("failed", "too_many_pairs")
+    assert "smaller" in job["problem"]["detail"]
+
+
+@pytest.mark.parametrize("name", ["near_distance", "similar_distance"])
+def test_a_distance_is_a_finite_number(client: TestClient, name: str) -> None:
+    headers = {"content-type": "application/json"}
+    answer = client.post("/v1/collections/parts/duplicates", content=f'{{"{name}": 1e999}}', headers=headers)
+    problem_of(answer, 422, "invalid")
 
 
 def test_sets_are_connected_pairs() -> None:

@@ -122,6 +122,7 @@ def _nested(depth: int) -> dict:
         {"must": [{"key": "line", "range": {"gt": None}}]},
         {"must": [{"key": "line", "range": {"gt": True}}]},
         {"must": [{"key": "$size", "match": 3}]},
+        {"must": [{"key": "line", "in": [[3]] * 65}]},
         {"must": [YES] * 257},
         {"must": [{"key": "line", "in": [3] * 100_001}]},
         _nested(9),
@@ -135,6 +136,51 @@ def test_a_filter_that_says_nothing_clear_is_refused(given: object) -> None:
 
 def test_as_many_and_as_deep_as_is_allowed() -> None:
     assert accepts({"must": [YES] * 256}) and accepts(_nested(8))
+
+
+class Looked(str):
+    """A text that counts how often it is compared."""
+
+    times = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        Looked.times += 1
+        return super().__eq__(other)
+
+
+def test_a_long_list_of_values_is_not_gone_through_for_each_image() -> None:
+    chosen = parse_filter({"must": [{"key": "a", "in": [Looked(number) for number in range(10_000)]}]})
+    facts: dict = {}
+    assert not chosen.accepts(facts, {"a": "none of them"}) and chosen.accepts(facts, {"a": "9999"})
+    Looked.times = 0
+    for number in range(100):
+        assert chosen.accepts(facts, {"a": str(number)})
+    assert Looked.times <= 1000
+
+
+@pytest.mark.parametrize(
+    ("value", "fits"),
+    [
+        (1, True),
+        (1.0, True),
+        (True, False),
+        (False, True),
+        (0, False),
+        (None, True),
+        ("1", False),
+        ([1, 2], True),
+        ({"a": [1]}, True),
+        ({"a": [2]}, False),
+        ([[1, 2]], True),
+        ([[2, 1]], False),
+        ([], False),
+        (10**30, True),
+    ],
+)
+def test_one_of_several_values_of_every_kind(value: object, fits: bool) -> None:
+    wanted = [1, False, None, "a", {"a": [1]}, [1, 2], 10**30]
+    assert parse_filter({"must": [{"key": "a", "in": wanted}]}).accepts({}, {"a": value}) is fits
 
 
 @pytest.fixture(scope="module")

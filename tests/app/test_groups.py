@@ -4,8 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from sqlalchemy import update
 from starlette.testclient import TestClient
 
+from app.db.tables import VectorRow
+from tests.app.working import core_of
 from tests.conftest import add, png
 from tests.contract.problem_shape import problem_of
 
@@ -86,6 +89,25 @@ def test_a_known_defect_sent_again_in_a_set_stays_one(client: TestClient) -> Non
     assert client.get("/v1/collections/c/images/a").json()["role"] == "anomalous"
     assert client.put(f"{GROUPS}/h", files=files(SET[2]), data={"role": "example"}).status_code == 201
     assert client.get("/v1/collections/c").json()["roles"]["example"] == 1
+
+
+def test_a_set_with_a_damaged_image_is_told_and_compared_without_it(client: TestClient) -> None:
+    add(client, "c", dict(list(IMAGES.items())[:24]))
+    names = list(IMAGES)
+    for number in range(12):
+        client.put(f"{GROUPS}/g{number:02}", json={"ids": names[2 * number : 2 * number + 2]}).raise_for_status()
+    before = client.get(GROUPS).json()
+    core = core_of(client)
+    with core.database.write() as session:
+        session.execute(
+            update(VectorRow).where(VectorRow.image_pk == core.shelf.get("c").entry("n05").pk).values(vector=b"")
+        )
+    core.shelf.drop("c")
+    assert client.get(GROUPS).json() == before
+    assert client.get(f"{GROUPS}/g02").json()["members"] == ["n04", "n05"]
+    answer = score(client, GROUPS, *SET[:2])
+    assert (answer["reference"], answer["calibration"]["n"]) == ("registered", 12)
+    assert client.post(f"{GROUPS}/anomaly", json={"ids": ["n04", "n06"]}).status_code == 200
 
 
 def test_what_cannot_be_registered_leaves_nothing_behind(few: TestClient) -> None:

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from app.images import service
 from tests.app.conftest import Serve
 from tests.conftest import add, png
 from tests.contract.problem_shape import problem_of
@@ -198,6 +199,18 @@ def test_pages_hold_every_image_once_in_order_of_arrival(client: TestClient) -> 
         cursor = answer["next"]
     assert seen == names
     assert client.get(PATH, params={"limit": 11}).json()["next"] is None
+
+
+def test_a_long_look_for_few_images_is_answered_in_parts(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    post(client, *(png(number) for number in range(7)), items=[{"metadata": {"n": number}} for number in range(7)])
+    monkeypatch.setattr(service, "MAX_LIMIT", 2)
+    monkeypatch.setattr(service, "LOOK_S", -1.0)
+    found, pages, cursor = [], 0, ""
+    while cursor is not None:
+        page = client.get(PATH, params={"filter": '{"n": 5}', "cursor": cursor}).json()
+        found += [one["metadata"]["n"] for one in page["images"]]
+        cursor, pages = page["next"], pages + 1
+    assert (found, pages) == ([5], 4)
 
 
 def test_a_list_is_filtered_by_role_label_group_and_metadata(client: TestClient) -> None:

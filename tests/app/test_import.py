@@ -16,9 +16,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.access.caller import ANYBODY
-from app.collections.service import put_collection
+from app.collections.service import delete_collection, put_collection
 from app.core import Core
-from app.errors import Invalid, TooLarge
+from app.errors import Invalid, NotFound, TooLarge
 from app.idempotency import Key
 from app.importing import service
 from app.importing.archives import open_archive
@@ -527,6 +527,23 @@ def test_cancelling_keeps_what_was_imported_and_deletes_the_upload(core: Core, m
     assert get_job(core, job_id)["state"] == "cancelled"
     assert len(core.shelf.get("parts").entries) == 2
     assert service.show_import(core, "parts", job_id, 0, 10)["created"] == 2
+
+
+def test_a_collection_made_again_meanwhile_gets_nothing(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_collection(core, "parts", {}, None)
+    job_id = submit_folder(core, pictures(3))
+    add = service.add_images
+
+    def at_the_last_moment(*given: Any) -> Any:
+        delete_collection(core, "parts", None)
+        put_collection(core, "parts", {}, None)
+        return add(*given)
+
+    monkeypatch.setattr(service, "add_images", at_the_last_moment)
+    assert Runner(core, HANDLERS).run_one()
+    assert core.shelf.get("parts").counts()["normal"] == 0
+    with pytest.raises(NotFound):
+        get_job(core, job_id)
 
 
 def test_the_same_key_is_the_same_import(shared: TestClient) -> None:

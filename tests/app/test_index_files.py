@@ -127,6 +127,22 @@ def test_a_flipped_byte_anywhere_sets_the_file_aside(client: TestClient, share: 
     assert same(from_files(core), from_record(core))
 
 
+def test_a_damaged_file_that_another_process_set_aside_first_is_no_error(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    core = core_of(client)
+    add(client, "c", {f"i{number}": PICTURES[number] for number in range(6)})
+    indexed(client)
+    path = file_of(core)
+    path.write_bytes(path.read_bytes()[:-1])
+
+    def gone(*_: object) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "rename", gone)
+    assert same(from_files(core), from_record(core))
+
+
 @pytest.mark.parametrize("change", ["cut", "longer", "empty", "another file", "gone"])
 def test_a_file_that_is_not_the_one_that_was_written_is_not_believed(client: TestClient, change: str) -> None:
     core = core_of(client)

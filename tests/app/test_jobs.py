@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlalchemy.orm import Session
@@ -31,6 +32,7 @@ from app.jobs.log import LINES_MAX, TEXT_MAX
 from app.jobs.runner import ATTEMPTS_MAX, Handler, Runner
 from app.main import close_core, create_app, open_core
 from app.settings import Settings
+from app.uploads import consumed
 from tests.app.working import core_of
 
 PATIENCE_S = 30.0  # until a test gives up on a thread; nothing waits this long when it works
@@ -267,6 +269,66 @@ def test_a_silent_job_keeps_its_lease(core: Core, wall: Wall) -> None:
     until(lambda: service.has_ended(service.get_job(core, job_id)))
     busy.stop()
     assert service.get_job(core, job_id)["result"] == {"by": "held"}
+
+
+def test_waiting_for_other_writers_does_not_come_off_the_lease(core: Core, wall: Wall) -> None:
+    job_id = submit(core)
+
+    def wait(connection: Any) -> None:
+        if connection.get_execution_options().get("oddity_writes"):
+            wall.advance(25)
+
+    event.listen(core.database.engine, "begin", wait)
+    left: list[timedelta] = []
+
+    def handler(core: Core, context: JobContext) -> Result:
+        left.append(_lease_until(core, job_id) - wall.now)
+        context.beat()
+        left.append(_lease_until(core, job_id) - wall.now)
+        return {}
+
+    assert Runner(core, {"work": handler}).run_one()
+    assert left == [timedelta(seconds=30), timedelta(seconds=30)]
+
+
+def test_a_job_that_the_record_failed_is_run_again_and_keeps_its_upload(core: Core, wall: Wall, tmp_path: Path) -> None:
+    job_id = submit(core)
+    upload = tmp_path / "upload"
+    upload.touch()
+    failures = [NoConnection("none in time"), OperationalError("SELECT", {}, Exception("went away"))]
+
+    def handler(core: Core, context: JobContext) -> Result:
+        with consumed(tmp_path, {"name": "upload"}):
+            if failures:
+                raise failures.pop()
+        return {"by": "the third try"}
+
+    runner = Runner(core, {"work": handler})
+    for kind in (OperationalError, NoConnection):
+        with pytest.raises(kind):
+            runner.run_one()
+        assert service.get_job(core, job_id)["state"] == "running" and upload.exists()
+        wall.advance(31)
+    assert runner.run_one()
+    assert service.get_job(core, job_id)["result"] == {"by": "the third try"}
+    assert not upload.exists()
+
+
+def test_a_worker_outlives_a_record_that_has_no_connection_free(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = threading.Event()
+
+    def none_free(*_: Any) -> bool:
+        looked.set()
+        raise NoConnection("none in time")
+
+    runner = Runner(core, {"work": answering()}, poll_s=0.01)
+    with monkeypatch.context() as patch:
+        patch.setattr(repository, "is_work_waiting", none_free)
+        runner.start()
+        assert looked.wait(PATIENCE_S)
+    job_id = submit(core)
+    until(lambda: service.has_ended(service.get_job(core, job_id)))
+    runner.stop()
 
 
 def _lease_until(core: Core, job_id: str) -> datetime:

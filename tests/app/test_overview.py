@@ -1,5 +1,7 @@
 """Stored images at a glance: the scores are those that scoring answers, the choice is bounded, changes show at once."""
 
+import json
+
 import pytest
 from starlette.testclient import TestClient
 
@@ -49,6 +51,43 @@ def test_scores_are_those_that_scoring_answers(shared: TestClient, filled: str) 
     border = calibration.pop("scores")
     assert calibration == asked["calibration"]
     assert border == sorted(border) and len(border) == calibration["n"] == 14
+
+
+def test_a_stored_image_of_a_group_is_judged_without_it_on_either_path(shared: TestClient) -> None:
+    path = "/v1/collections/bursts"
+    shared.put(path).raise_for_status()
+    images = {f"p{part}-{shot}": (part, png(part, side=32 + shot)) for part in range(8) for shot in range(2)}
+    items = json.dumps([{"id": name, "group": f"part{part}"} for name, (part, _) in images.items()])
+    files = [("files", (f"{name}.png", data, "image/png")) for name, (_, data) in images.items()]
+    assert shared.post(f"{path}/images", files=files, data={"items": items}).status_code == 201
+    told = {one["id"]: one for one in shared.get(f"{path}/scores").json()["images"]}
+    asked = shared.post(f"{path}/anomaly", json={"ids": list(images)}).json()["results"]
+    for one in asked:
+        other = told[one["id"]]
+        assert (one["score"], one["p_value"]) == (other["score"], other["p_value"])
+        assert one["id"].partition("-")[0] not in {near["id"].partition("-")[0] for near in one["neighbours"]}
+
+
+def test_every_path_measures_at_unit_length_and_fits_learn_from_what_was_given(shared: TestClient) -> None:
+    path = "/v1/collections/scaled"
+    shared.put(path, json={"metric": "l2", "normalize": True}).raise_for_status()
+    for role, ids in (("normal", [f"n{number}" for number in range(24)]), ("unlabelled", ["twin"])):
+        files = [("files", ("a.png", png(int(name[1:]) if role == "normal" else 3), "image/png")) for name in ids]
+        items = json.dumps([{"id": name, "role": role} for name in ids])
+        assert shared.post(f"{path}/images", files=files, data={"items": items}).status_code == 201
+    sent = [("files", ("a.png", png(3), "image/png"))]
+    for asked in ({"files": sent}, {"json": {"ids": ["twin"]}}, {"json": {"id": "n3"}}):
+        near = shared.post(f"{path}/query", **asked).json()["results"][0]
+        distances = {one["id"]: one["distance"] for one in near}
+        for name in {"n3", "twin"} & set(distances):
+            assert distances.pop(name) == pytest.approx(0, abs=1e-5)
+        assert len(distances) >= 8 and all(0 < one <= 2**0.5 for one in distances.values())
+    shared.put(f"{path}/scorers/{METHOD}", params={"wait": 60}).raise_for_status()
+    by_file = shared.post(f"{path}/anomaly", files=sent, params={"scorer": METHOD}).json()["results"][0]
+    by_id = shared.post(f"{path}/anomaly", json={"ids": ["n3"], "scorer": METHOD}).json()["results"][0]
+    told = {one["id"]: one for one in shared.get(f"{path}/scores", params={"scorer": METHOD}).json()["images"]}
+    assert by_id["score"] == pytest.approx(by_file["score"], rel=1e-4)
+    assert told["n3"]["score"] == pytest.approx(by_file["score"], rel=1e-4)
 
 
 def test_another_rate_moves_the_border(shared: TestClient, filled: str) -> None:

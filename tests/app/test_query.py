@@ -159,6 +159,8 @@ def test_a_batch_answers_as_each_alone(bank: TestClient) -> None:
         ({"id": "n01", "k": 0}, "invalid"),
         ({"id": "n01", "k": 1001}, "invalid"),
         ({"id": "n01", "max_distance": -1}, "invalid"),
+        ({"ids": ["n01"] * 101, "k": 1000}, "too_many_results"),
+        ({"vectors": [[0.0]] * 1000, "k": 101}, "too_many_results"),
         ({"id": "n01", "limit": 3}, "invalid"),
         ({"id": "a/b"}, "invalid"),
         ({"id": "n01", "filter": {"must": [{"key": "x"}]}}, "filter_invalid"),

@@ -399,6 +399,19 @@ def test_a_name_taken_meanwhile_is_not_replaced(
     assert get_collection(core, "back")[0]["description"] == "mine"
 
 
+def test_a_name_taken_at_the_last_moment_is_not_replaced(
+    data: bytes, core: Core, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On PostgreSQL a request that makes a collection may not have ended when it is looked whether there is one."""
+    job_id = submit(core, data)
+    put_collection(core, "back", {"description": "mine"}, None)
+    monkeypatch.setattr(restoring, "refuse_taken", lambda *_: None)
+    Runner(core, HANDLERS).run_one()
+    job = get_job(core, job_id)
+    assert (job["state"], job["problem"]["code"]) == ("failed", "collection_exists")
+    assert (hidden(core), names(core)) == ([], ["back"])
+
+
 def rewritten(data: bytes, folder: Path, change: Callable[[dict[str, Any], dict[str, bytes]], None]) -> bytes:
     """A snapshot that is whole but says something else: every hash fits what `change` made of it."""
     contents: dict[str, bytes] = {}

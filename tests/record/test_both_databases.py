@@ -6,10 +6,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import delete, event, func, select, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import delete, event, func, select, text, update
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 from starlette.testclient import TestClient
 
@@ -17,8 +18,8 @@ from app.access.caller import ANYBODY
 from app.collections.repository import add as add_collection
 from app.core import Core
 from app.db.engine import Database
-from app.db.tables import Base, CollectionRow, ImageRow, VectorRow
-from app.errors import Conflict, NotFound
+from app.db.tables import AccessRow, Base, CollectionRow, ImageRow, JobRow, VectorRow
+from app.errors import Conflict, NotFound, ServiceError
 from app.idempotency import Answer, Request
 from app.jobs import service as jobs
 from app.jobs.context import JobContext
@@ -615,3 +616,49 @@ def test_pks_are_never_given_twice(client: TestClient, database: Database) -> No
     post(client, {"b": png(2)})
     with database.read() as session:
         assert session.scalar(select(ImageRow.id)) != old
+
+
+# --- two at the same moment ---
+
+
+def caught(work: Callable[[], Any]) -> Exception | None:
+    try:
+        work()
+    except ServiceError as error:
+        return error
+    return None
+
+
+def test_a_job_that_ends_while_it_is_cancelled_has_ended(core: Core) -> None:
+    job, _ = jobs.submit(core, "calibrate", None, {})
+    with ThreadPoolExecutor(1) as threads:
+        with core.database.write() as session:
+            session.execute(update(JobRow).values(state="succeeded"))
+            late = threads.submit(caught, lambda: jobs.cancel(core, job["id"]))
+            threading.Event().wait(0.3)
+        error = late.result(60)
+    assert isinstance(error, Conflict) and error.code == "job_ended"
+    assert jobs.get_job(core, job["id"])["state"] == "succeeded"
+
+
+# --- what no text of the record can hold ---
+
+
+def test_the_character_zero_is_refused_wherever_a_text_is_looked_for(client: TestClient) -> None:
+    add(client, "c", {"a": png(1), "b": png(2)})
+    assert client.post("/v1/keys", json={"name": "k", "scopes": ["read"]}).status_code == 201
+    for path in (
+        "/v1/jobs?kind=%00", "/v1/collections?cursor=%00", f"{C}/drift?scorer=%00", f"{C}/scores?scorer=%00",
+        "/v1/keys/%00",
+    ):  # fmt: skip
+        answer = client.get(path)
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid"), path
+    for path in (f"{C}/anomaly", f"{C}/groups/anomaly", f"{C}/explain"):
+        answer = client.post(path, json={"ids": ["a"], "scorer": "\0"})
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid"), path
+
+
+def test_a_number_is_found_and_a_look_that_fails_fails_as_any_other(core: Core) -> None:
+    assert core.database.number("SELECT version FROM access") == core.database.value(select(AccessRow.version))
+    with pytest.raises(DBAPIError):
+        core.database.number("SELECT version FROM nowhere")

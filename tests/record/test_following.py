@@ -1,7 +1,9 @@
 """What following the record costs, and how much memory collections may take."""
 
 import logging
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 from sqlalchemy import Engine, event, insert, update
 
+from app import shelf
 from app.clock import utc_now
 from app.collections import service as collections
 from app.core import Core
@@ -296,3 +299,30 @@ def test_memory_is_the_least_of_machine_and_container(tmp_path: Any) -> None:
     whole = memory_bytes((unlimited, tmp_path / "missing"))
     assert whole > 300 * 2**20
     assert memory_bytes((unlimited, container)) == 300 * 2**20
+
+
+def test_who_waits_for_a_load_that_began_earlier_sees_what_was_written_since(
+    core: Core, open_another: OpenCore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(core, "c", 3)
+    core.shelf.get("c")
+    other = open_another()
+    has_read, may_end = threading.Event(), threading.Event()
+    load = shelf.load
+
+    def slow(*given: Any) -> Any:
+        state = load(*given)
+        has_read.set()
+        assert may_end.wait(30)
+        return state
+
+    monkeypatch.setattr(shelf, "load", slow)
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(other.shelf.get, "c")
+        assert has_read.wait(30)
+        sequence = images.delete_image(core, "c", "c-0")
+        second = threads.submit(other.shelf.get, "c")
+        threading.Event().wait(0.2)  # it waits for the first now
+        may_end.set()
+        first.result()
+        assert second.result().sequence == sequence

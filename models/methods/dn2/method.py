@@ -24,6 +24,7 @@ from models.leave_one_out import (
     Progress,
     every_nearest_others,
     first_kept,
+    nearest_others,
 )
 from models.methods.dn2.maths import (
     distance_slopes,
@@ -144,6 +145,12 @@ class LiveDN2:
         """Features of a vector."""
         return self.bank.width
 
+    def prepared(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Vectors (Q, D) as the two indexes hold them: at unit length under `normalize`, else as they are."""
+        if self.params.normalize and self.params.metric is Metric.L2 and vectors.ndim == 2:
+            return unit_rows(vectors)
+        return vectors
+
     def add_normal(
         self,
         ids: NDArray[np.int64],
@@ -165,7 +172,7 @@ class LiveDN2:
         taught = np.isin(ids, self.anomalous.ids())
         if taught.any():
             raise IdTaken(f"`id` of a normal image must not be a taught defect; got {int(ids[taught][0])}.")
-        self.bank.add(ids, self._prepared(vectors))
+        self.bank.add(ids, self.prepared(vectors))
         self._table.add(ids, keys, groups)
         self._calibrations.clear()
 
@@ -180,7 +187,7 @@ class LiveDN2:
         normal = self._table.holds(ids)
         if normal.any():
             raise IdTaken(f"`id` of a taught defect must not be a normal image; got {int(ids[normal][0])}.")
-        self.anomalous.add(ids, self._prepared(vectors))
+        self.anomalous.add(ids, self.prepared(vectors))
         self._defects_near_rows.targets_added(ids, self.anomalous.vectors(ids))
         self._calibrations.clear()
 
@@ -210,7 +217,8 @@ class LiveDN2:
         When the bank holds fewer than k images besides its largest group, as many as every left-out image
         has are averaged, for queries and calibration alike (`LeaveOneOutTable.usable_k`).
 
-        Shapes: vectors (Q, D), exclude (Q,) ids that must not count for their own query, -1 for none.
+        Shapes: vectors (Q, D), exclude (Q,) ids that must not count for their own query, -1 for none. The group of such
+                an id counts as little, as in calibration, unless the bank holds nothing else.
         Units:  the metric's distance; [0, inf); larger = stranger.
         Ties:   lowest id first.
         Order:  each query by itself: the same bits alone and in any batch.
@@ -231,8 +239,8 @@ class LiveDN2:
         if len(self.bank) == 0:
             raise BankTooSmall("The bank of method `dn2` must hold at least 1 normal image; got 0.")
         used_k = self._table.usable_k(asked_k)
-        prepared = self._prepared(vectors)
-        nearest = _search(self.bank, prepared, max(used_k, neighbours), exclude)
+        prepared = self.prepared(vectors)
+        nearest = self._nearest_normal(prepared, max(used_k, neighbours), exclude)
         if (nearest.ids[:, used_k - 1] < 0).any():
             raise NothingToCompare("The bank must hold a normal image besides the one asked about; got none.")
         plain = mean_of_nearest(nearest.distances, used_k)
@@ -259,7 +267,7 @@ class LiveDN2:
         """
         neighbours = self._table.usable_k(self._asked_k(k))
         found = self.score(vectors, k=k, neighbours=neighbours, exclude=exclude)
-        metric, prepared = self.params.metric, self._prepared(vectors).astype(np.float64)
+        metric, prepared = self.params.metric, self.prepared(vectors).astype(np.float64)
         slopes = np.empty(vectors.shape, np.float64)
         for row, query in enumerate(prepared):
             near = self.bank.vectors(found.neighbours.ids[row]).astype(np.float64)
@@ -348,17 +356,23 @@ class LiveDN2:
             to_defect = followed.nearest(1).distances[places, 0]
         return CalibrationScores(scores=weighed_by_known_defects(plain, to_defect).astype(np.float32), ids=ids)
 
+    def _nearest_normal(self, vectors: NDArray[np.float32], k: int, exclude: NDArray[np.int64] | None) -> Neighbours:
+        groups = self._table.groups
+        if exclude is None or not groups:
+            return _search(self.bank, vectors, k, exclude)
+        found = nearest_others(self.bank, exclude, vectors, k, groups)
+        alone = np.flatnonzero(found.ids[:, 0] < 0)  # all normal images are of its group: there is no calibration then
+        if alone.size:
+            mates = _search(self.bank, vectors[alone], k, exclude[alone])
+            found.ids[alone], found.distances[alone] = mates.ids, mates.distances
+        return found
+
     def _asked_k(self, k: int | None, most: int = K_MAX) -> int:
         if k is None:
             return self.params.k
         if not 1 <= k <= most:
             raise ParameterInvalid(f"`k` of method `dn2` must be a whole number from 1 to {most}; got {k}.")
         return k
-
-    def _prepared(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        if self.params.normalize and self.params.metric is Metric.L2 and vectors.ndim == 2:
-            return unit_rows(vectors)
-        return vectors
 
 
 def _search(index: VectorIndex, vectors: NDArray[np.float32], k: int, exclude: NDArray[np.int64] | None) -> Neighbours:

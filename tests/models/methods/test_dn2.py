@@ -133,6 +133,31 @@ def test_a_bank_image_has_distance_zero_and_none_when_left_out():
     assert left_out.score.tobytes() == scores.tobytes()
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_bank_image_is_left_out_with_its_group(metric):
+    bank = gaussians(50, 60, 4)
+    bank[:20] = bank[0] + 0.01 * gaussians(51, 20, 4)  # a burst
+    groups = ["burst"] * 20 + [f"g{i % 7}" if i < 40 else None for i in range(20, 60)]
+    scorer = live(bank, gaussians(52, 2, 4), groups, metric=metric)
+    ids = np.arange(60)
+    found = scorer.score(bank, exclude=ids)
+    assert found.score.tobytes() == scorer.leave_one_out()[1].tobytes()
+    for number, near in enumerate(found.neighbours.ids.tolist()):
+        assert not any(groups[one] == groups[number] is not None for one in near)
+    slopes = scorer.slopes(bank[:3], exclude=ids[:3])
+    assert np.isfinite(slopes).all()
+    # Who asks about it as about a stranger finds the burst.
+    assert scorer.score(bank[:1]).score[0] < found.score[0]
+
+
+def test_an_image_of_the_only_group_is_judged_by_its_mates():
+    bank = gaussians(53, 6, 4)
+    scorer = live(bank, groups=["all"] * 6)
+    found = scorer.score(bank, exclude=np.arange(6))
+    assert found.score.tobytes() == live(bank).score(bank, k=1, exclude=np.arange(6)).score.tobytes()
+    assert scorer.calibration().scores.size == 0
+
+
 def test_leaving_out_concerns_its_own_query_only():
     bank = gaussians(9, 20, 4)
     scorer = live(bank, defects=bank[:2] + 1)

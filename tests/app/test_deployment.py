@@ -75,6 +75,8 @@ def test_the_proxy_finds_servers_on_any_engines_network() -> None:
     proxy = services(DOCKER / "compose.scaled.yaml")["proxy"]
     assert "./nginx.conf:/etc/nginx/templates/default.conf.template:ro" in proxy["volumes"]
     assert proxy["environment"]["NGINX_ENTRYPOINT_LOCAL_RESOLVERS"]
+    assert "./resolver.envsh:/docker-entrypoint.d/16-first-resolver.envsh:ro" in proxy["volumes"]
+    assert (DOCKER / "resolver.envsh").stat().st_mode & 0o111, "nginx's image leaves out what cannot be executed"
     put_in = re.compile(proxy["environment"]["NGINX_ENVSUBST_FILTER"])
     written = (DOCKER / "nginx.conf").read_text()
     assert re.findall(r"resolver +(\S+)", written) == ["${NGINX_LOCAL_RESOLVERS}"]

@@ -20,6 +20,15 @@ from app.cli.sending import image_files
 from app.embedders import Embedders
 from app.settings import Settings
 from benchmarks.accuracy import PROTOCOLS, AccuracyPlan, measure_accuracy
+from benchmarks.backbones import (
+    BackbonesPlan,
+    ServedVectors,
+    TeacherVectors,
+    Vectors,
+    backbones_text,
+    files_of,
+    measure_backbones,
+)
 from benchmarks.crops import write_crops
 from benchmarks.decoding_cost import DecodingPlan, decoding_text, measure_decoding
 from benchmarks.embedding import embed_files
@@ -339,6 +348,65 @@ def search(
         resume=resume,
     )
     messages().print(f"Written to {' and '.join(map(str, paths))}.")
+
+
+@cli.command()
+def backbones(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DIR...",
+            exists=True,
+            file_okay=False,
+            help="Folders as for `bench accuracy`, or of one for each class.",
+        ),
+    ],
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(help="embedded, stand-in, torchvision or file:PATH; repeat it [default: the service's]."),
+    ] = None,
+    backbone: BackboneOption = None,
+    image_size: Annotated[
+        list[int] | None, typer.Option(help="Side of the networks' input; repeat it [default: the weights' own].")
+    ] = None,
+    teacher: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="A TFLite or OpenVINO classifier to compare with."),
+    ] = None,
+    teacher_size: Annotated[list[int] | None, typer.Option(help="Side of its input; repeat it [default: 224].")] = None,
+    bank: Annotated[int | None, typer.Option(min=2, help="Normal images of each class [default: all].")] = None,
+    limit: LimitOption = None,
+    episodes: Annotated[int, typer.Option(min=1, help="Few-shot episodes.")] = BackbonesPlan().episodes,
+    name: Annotated[str, typer.Option(help="Name of the report.")] = "backbones",
+    seed: SeedOption = SEED,
+    out: OutOption = Path(".bench"),
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare networks on the same images: strange images and sets, classes from one and five, retrieval.
+
+    Writes backbones.json and backbones.md. Vectors are kept under the output folder by sha256 and fingerprint.
+    """
+    plan = BackbonesPlan(bank=bank, limit=limit, episodes=episodes, seed=seed)
+    settings = folder_settings(data)
+    cache, threads = out / "vectors", len(os.sched_getaffinity(0))
+    with _sentences(), _opened(settings) as embedders, images_progress() as progress:
+        networks: list[Vectors] = [
+            ServedVectors(embedders, _specification(settings, one, backbone, side), cache)
+            for one in weights or [None]
+            for side in image_size or [None]
+        ]
+        if teacher is not None:
+            networks += [TeacherVectors(teacher, side, cache, threads) for side in teacher_size or [224]]
+        bar = progress.add_task("Starting", total=len(networks) * sum(files_of(folder, plan) for folder in folders))
+        found = measure_backbones(
+            folders,
+            networks,
+            plan,
+            advance=partial(progress.advance, bar),
+            say=partial(_describe, progress, bar),
+        )
+    _write(found, out, name, backbones_text(found), as_json)
 
 
 @cli.command()

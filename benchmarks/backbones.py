@@ -1,0 +1,278 @@
+"""`oddity bench backbones`: the same images through several networks, and what their vectors are worth.
+
+Folders may be laid out as for `oddity bench accuracy` (train and test), or hold one folder for each class; then half of
+each class, by the hash of the bytes, is its bank. Every figure is made by the code that the service answers with, and a
+network differs from another in nothing but the vectors.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from app.embedders import Embedders
+from benchmarks.embedding import Advance, Pool, VectorCache, embed_files
+from benchmarks.errors import BenchmarkRefused, TooFewSets
+from benchmarks.few_shot import FewShotPlan, class_files, measure_episodes
+from benchmarks.folders import GOOD, read_layout
+from benchmarks.protocols import Rows, measure_images, measure_sets
+from benchmarks.report import percent, table
+from models.backbones.embedder import EmbeddingSpec
+from models.errors import BankTooSmall, ImageTooLarge, ImageUnreadable
+from models.images import ImageLimits, decode_raster
+from models.methods.dn2 import DN2Params
+from models.preprocessing import Preprocessing
+from models.pretraining.teacher import OpenVinoTeacher
+from models.similarity.retrieval import figures
+
+TEACHER_BATCH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class BackbonesPlan:
+    """What is measured of every network on every folder."""
+
+    bank: int | None = None
+    """Normal images of each class, the first ones by hash; None: all."""
+    limit: int | None = None
+    """Files of each kind; None: all."""
+    episodes: int = 600
+    queries: int = 15
+    ways: int = 5
+    set_size: int = 10
+    set_strangers: float = 0.2
+    seed: int = 0
+
+
+class Vectors(Protocol):
+    """A network as far as it is measured here."""
+
+    name: str
+    facts: Mapping[str, Any]
+
+    def pool(self, files: Sequence[Path], advance: Advance) -> Pool:
+        """Vectors of the files."""
+        ...
+
+
+class ServedVectors:
+    """A network as the service loads it."""
+
+    def __init__(self, embedders: Embedders, spec: EmbeddingSpec, cache: Path) -> None:
+        self._embedders, self._spec, self._cache = embedders, spec, cache
+        identity = embedders.get(spec).embedder.identity
+        side = identity.preprocessing.image_size
+        label = Path(spec.weights).stem if spec.weights.startswith("file:") else spec.weights
+        self.name = f"{identity.backbone}, {label}, {side} px"
+        self.facts = {"backbone": identity.backbone, "fingerprint": identity.fingerprint, "image_size": side}
+
+    def pool(self, files: Sequence[Path], advance: Advance) -> Pool:
+        """Vectors of the files, by the service's own path."""
+        return embed_files(files, self._embedders, self._spec, self._cache, advance)[0]
+
+
+class TeacherVectors:
+    """Pooled features of a classifier that a backbone has learnt from, on squares cut as the service cuts them."""
+
+    def __init__(self, path: Path, image_size: int, cache: Path, threads: int) -> None:
+        self._network = OpenVinoTeacher(path, image_size=image_size, batch=TEACHER_BATCH, threads=threads)
+        self._preprocessing = Preprocessing(image_size=image_size)
+        self._cache = cache
+        self.name = f"{path.stem}, {image_size} px"
+        self.facts = {"teacher": path.name, "sha256": self._network.sha256, "image_size": image_size}
+
+    def pool(self, files: Sequence[Path], advance: Advance) -> Pool:
+        """Vectors of the files; what cannot be decoded is refused."""
+        width = self._network.ask(np.zeros((1, *(self._preprocessing.image_size,) * 2, 3), np.uint8))[0].shape[1]
+        kept = VectorCache(self._cache, f"{self._network.sha256[:32]}-{self._preprocessing.image_size}", width)
+        sha_of: dict[Path, str] = {}
+        refused: dict[Path, str] = {}
+        for start in range(0, len(files), TEACHER_BATCH):
+            chunk = files[start : start + TEACHER_BATCH]
+            squares = {}
+            for file in chunk:
+                data = file.read_bytes()
+                sha256 = hashlib.sha256(data).hexdigest()
+                if kept.get(sha256) is None and sha256 not in squares:
+                    try:
+                        raster = decode_raster(data, ImageLimits())
+                    except (ImageTooLarge, ImageUnreadable) as error:
+                        refused[file] = str(error)
+                        continue
+                    squares[sha256] = self._preprocessing.square(raster.image)
+                sha_of[file] = sha256
+            if squares:
+                features, _ = self._network.ask(np.stack(list(squares.values())))
+                for sha256, vector in zip(squares, features, strict=True):
+                    kept.put(sha256, vector)
+            advance(len(chunk))
+        kept.flush()
+        distinct = list(dict.fromkeys(sha_of.values()))
+        row_of = {sha256: row for row, sha256 in enumerate(distinct)}
+        vectors = np.array([kept.get(sha256) for sha256 in distinct], np.float32).reshape(-1, width)
+        return Pool(tuple(distinct), vectors, {file: row_of[sha256] for file, sha256 in sha_of.items()}, refused)
+
+
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    name: str
+    train: Mapping[str, Sequence[Path]]  # empty: half of each class of `test` is its bank
+    test: Mapping[str, Sequence[Path]]
+
+    def files(self) -> list[Path]:
+        return [file for part in (self.train, self.test) for kind in part.values() for file in kind]
+
+
+def files_of(folder: Path, plan: BackbonesPlan) -> int:
+    """How many files of a folder are embedded by each network.
+
+    Raises:
+        BenchmarkRefused: the folder has no layout that is known.
+    """
+    return len(_read(folder, plan).files())
+
+
+def measure_backbones(
+    folders: Sequence[Path],
+    networks: Sequence[Vectors],
+    plan: BackbonesPlan,
+    *,
+    advance: Advance = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Every figure of every network on every folder.
+
+    Raises:
+        BenchmarkRefused: a folder has no layout that is known.
+    """
+    rows = []
+    for folder in [_read(one, plan) for one in folders]:
+        for network in networks:
+            say(f"{folder.name}: {network.name}")
+            pool = network.pool(folder.files(), advance)
+            rows.append({"data": folder.name, "network": network.name, **_measured(folder, pool, plan)})
+    return {
+        "benchmark": "backbones",
+        "plan": asdict(plan),
+        "networks": [{"name": one.name, **one.facts} for one in networks],
+        "rows": rows,
+    }
+
+
+def backbones_text(found: dict[str, Any]) -> list[str]:
+    """The body of the report."""
+    plan = found["plan"]
+    head = ["data", "network", "ROC-AUC", f"sets of {plan['set_size']}", "1-shot", "5-shot", "P@1", "MAP@R"]
+    rows = []
+    for one in found["rows"]:
+        shots = [
+            "" if value is None else f"{100 * value['mean']:.2f} ± {100 * value['half_width']:.2f}"
+            for value in (one["one_shot"], one["five_shot"])
+        ]
+        retrieval = one["retrieval"] or {}
+        rows.append(
+            [
+                one["data"],
+                one["network"],
+                percent(one["roc_auc"]),
+                percent(one["sets_roc_auc"]),
+                *shots,
+                *(percent(retrieval.get(name)) for name in ("precision_at_1", "map_at_r")),
+            ]
+        )
+    return [
+        "All figures are percent. ROC-AUC: `dn2`, k = 2, cosine, one class normal and all others strange, mean over "
+        f"the classes; the same of sets of {plan['set_size']} of which {plan['set_strangers']:.0%} are strange (mean "
+        f"of vectors). Shots: {plan['ways']} ways, {plan['episodes']} episodes, {plan['queries']} queries a class, "
+        "with the half width of the 95 % interval. P@1 and MAP@R: each image among all others, by cosine.",
+        "",
+        *table(head, rows),
+    ]
+
+
+def _read(folder: Path, plan: BackbonesPlan) -> _Folder:
+    if (folder / "train").is_dir():
+        layout = read_layout(folder, plan.limit)
+        return _Folder(layout.name, layout.train, layout.test)
+    return _Folder(folder.name, {}, class_files(folder, plan.limit))
+
+
+def _measured(folder: _Folder, pool: Pool, plan: BackbonesPlan) -> dict[str, Any]:
+    tested = {kind: pool.rows(files) for kind, files in folder.test.items()}
+    banks = {kind: _by_hash(pool, pool.rows(files)) for kind, files in folder.train.items()}
+    whole = dict(tested)
+    if not banks:
+        halves = {kind: _by_hash(pool, rows) for kind, rows in tested.items()}
+        banks = {kind: rows[: rows.size // 2] for kind, rows in halves.items()}
+        tested = {kind: rows[rows.size // 2 :] for kind, rows in halves.items()}
+    params, random = DN2Params(), np.random.default_rng(plan.seed)
+    areas, sets = [], []
+    for kind, bank in banks.items():
+        normal = tested[kind]
+        strangers = np.setdiff1d(np.concatenate([rows for name, rows in tested.items() if name != kind]), normal)
+        chosen = bank[: plan.bank]
+        areas.append(measure_images(pool, chosen, normal, strangers, params, ())["roc_auc"])
+        sets.append(_sets(pool, chosen, normal, strangers, params, plan, random))
+    known = [one for one in sets if one is not None]
+    shots = _shots(pool, whole, plan) if GOOD not in whole else (None, None)
+    return {
+        "images": len(pool.sha256),
+        "refused": len(pool.refused),
+        "classes": {
+            kind: {"roc_auc": area, "bank": len(banks[kind][: plan.bank])}
+            for kind, area in zip(banks, areas, strict=True)
+        },
+        "roc_auc": float(np.mean(areas)),
+        "sets_roc_auc": float(np.mean(known)) if known else None,
+        "one_shot": shots[0],
+        "five_shot": shots[1],
+        "retrieval": _retrieval(pool, whole) if GOOD not in whole else None,
+    }
+
+
+def _by_hash(pool: Pool, rows: Rows) -> Rows:
+    return np.array(sorted(rows.tolist(), key=lambda row: pool.sha256[row]), np.int64)
+
+
+def _sets(
+    pool: Pool, bank: Rows, normal: Rows, strangers: Rows, params: DN2Params, plan: BackbonesPlan,
+    random: np.random.Generator,
+) -> float | None:  # fmt: skip
+    try:
+        found = measure_sets(
+            pool,
+            bank,
+            normal,
+            strangers,
+            params,
+            (),
+            size=plan.set_size,
+            fraction=plan.set_strangers,
+            pooling="mean",
+            random=random,
+        )
+    except (TooFewSets, BankTooSmall):
+        return None
+    return float(found["roc_auc"])
+
+
+def _shots(pool: Pool, kinds: Mapping[str, Rows], plan: BackbonesPlan) -> tuple[Any, Any]:
+    asked = FewShotPlan(ways=plan.ways, queries=plan.queries, episodes=plan.episodes, rates=(), seed=plan.seed)
+    found = []
+    for shots in (1, 5):
+        try:
+            found.append(measure_episodes(pool.vectors, kinds, shots, asked)["accuracy"])
+        except BenchmarkRefused:  # too few classes, or too small ones
+            found.append(None)
+    return found[0], found[1]
+
+
+def _retrieval(pool: Pool, kinds: Mapping[str, Rows]) -> dict[str, float] | None:
+    if len(kinds) < 2:
+        return None
+    rows = np.concatenate(list(kinds.values()))
+    labels = np.repeat(np.arange(len(kinds)), [one.size for one in kinds.values()])
+    return asdict(figures(pool.vectors[rows], labels))

@@ -18,6 +18,7 @@ from app.access.gate import Doorkeepers, Gate
 from app.access.keyring import Keyring
 from app.access.ledger import Ledger
 from app.access.meter import Meter
+from app.backbones.endpoints import router as backbones_router
 from app.bodies import BodyLimit
 from app.classes.endpoints import router as classes_router
 from app.clock import Clock, utc_now
@@ -90,6 +91,7 @@ ROUTERS = (
     search_router,
     classes_router,
     scorers_router,
+    backbones_router,
     embeddings_router,
     feedback_router,
     drift_router,

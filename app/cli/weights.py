@@ -1,5 +1,6 @@
 """`oddity weights`: what there is, and bringing published weights once."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,7 @@ from app.cli.client import folder_settings
 from app.cli.console import messages, print_json, results
 from app.cli.failures import CommandFailed
 from app.cli.options import DataOption, JsonOption, examples
+from models.backbones.cards import backbone_cards
 from models.backbones.fetch import fetch_weights
 from models.backbones.loader import default_weights
 from models.backbones.resnet import BACKBONES
@@ -49,6 +51,49 @@ def list_weights(data: DataOption = None, as_json: JsonOption = False) -> None:
         fetched = "yes" if facts["torchvision"] else "no"
         table.add_row(name, str(facts["default"]), str(facts["file"]), fetched)
     results().print(table)
+
+
+@cli.command(epilog=examples("oddity weights show resnet18"))
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A backbone of `oddity weights list`.")] = "resnet18",
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show where the weights of a backbone come from: data, terms, recipe, figures, known weaknesses."""
+    try:
+        cards = {one["id"]: one for one in backbone_cards(_folder(data))}
+    except ModelsError as error:
+        raise CommandFailed(str(error)) from error
+    if name not in cards:
+        raise CommandFailed(f"`NAME` must be one of {', '.join(cards)}; got {name}.", 2)
+    card = cards[name]
+    if as_json:
+        print_json(card)
+        return
+    published = card["torchvision"]
+    say = partial(results().print, highlight=False, markup=False, soft_wrap=True)
+    say(f"{name}: stages of {', '.join(map(str, card['stage_widths']))}; weights by default: {card['default_weights']}")
+    say(
+        f"torchvision: {published['file']}, {published['licence']}; {'here' if published['is_here'] else 'not fetched'}"
+    )
+    if (embedded := card["embedded"]) is None:
+        say("embedded: none in this copy")
+        return
+    say(f"embedded: {embedded['file']}, {embedded['bytes']:,} bytes, sha256 {embedded['sha256']}")
+    say(f"  terms: {embedded['terms']}")
+    for title, part in (("learnt from", "data"), ("taught by", "teachers")):
+        for one in embedded[part]:
+            say(f"  {title}: {one['name']}, {one['images']:,} images ({one['terms']})")
+    say(
+        f"  served at {embedded['image_size']} px unless told otherwise; trained {embedded['trained_on']}, "
+        f"commit {embedded['commit']}"
+    )
+    say(f"  {embedded['hours']:.1f} hours, {embedded['images_seen']:,} images seen, {embedded['hardware']}")
+    say(f"  by: {embedded['command']}")
+    for figure, value in embedded["figures"].items():
+        say(f"  {figure}: {value}")
+    for weakness in embedded["weaknesses"]:
+        say(f"  beware: {weakness}")
 
 
 @cli.command(epilog=examples("oddity weights fetch resnet18"))

@@ -36,6 +36,16 @@ def test_scorers_are_listed(shared: TestClient) -> None:
     assert answer.status_code == 200 and isinstance(answer.json()["scorers"], list)
 
 
+def test_backbones_are_listed_with_the_cards_of_their_weights(shared: TestClient) -> None:
+    found = {one["id"]: one for one in shared.get("/v1/backbones").json()["backbones"]}
+    assert found["resnet50"]["stage_widths"] == [256, 512, 1024, 2048]
+    assert found["resnet50"]["default_weights"] == "stand-in" and found["resnet50"]["embedded"] is None
+    assert found["resnet50"]["torchvision"]["is_here"] is False
+    shipped = found["resnet18"]["embedded"]
+    assert found["resnet18"]["default_weights"] == "embedded"
+    assert "research" in shipped["terms"] and shipped["figures"] and shipped["weaknesses"]
+
+
 def test_not_ready_on_tables_of_another_version(serve: Serve) -> None:
     with serve() as client:
         with core_of(client).database.write() as session:

@@ -420,6 +420,16 @@ class Method(Answer):
     exceptions: dict[str, str] = {}
 
 
+class Backbone(Answer):
+    """A network that can be built, and where its weights come from."""
+
+    id: str
+    stage_widths: list[int]
+    default_weights: str
+    embedded: dict[str, Any] | None
+    torchvision: dict[str, Any]
+
+
 class Fit(Answer):
     """What a scorer was fitted on, and how stale that is."""
 

@@ -3,7 +3,7 @@
 from time import monotonic
 from typing import Any
 
-from oddity_client.answers import CollectionRecord, Job, JobState, Method, Readiness
+from oddity_client.answers import Backbone, CollectionRecord, Job, JobState, Method, Readiness
 from oddity_client.calls import (
     Call,
     Listen,
@@ -57,6 +57,11 @@ class ServiceOperations:
     def method(self, name: str) -> Call[Method]:
         """The card of one method."""
         return Call("GET", f"/v1/scorers/{segment(name)}", reading(Method))
+
+    @operation
+    def backbones(self) -> Call[list[Backbone]]:
+        """The networks that can be built, with the cards of their weights."""
+        return Call("GET", "/v1/backbones", listed(Backbone, "backbones"))
 
     @streamed
     def jobs(

@@ -205,3 +205,12 @@ def test_collect_counts_or_deletes_what_nobody_needs(oddity: Oddity, tmp_path: P
     ran = oddity("collect", "--data", data)
     assert ran.code == 0 and "Deleted 1 image files" in ran.err
     assert not store.exists("ab" + "0" * 62)
+
+
+def test_where_weights_come_from_is_shown(oddity: Oddity, tmp_path: Path) -> None:
+    card = json.loads(oddity("weights", "show", "resnet50", "--data", tmp_path, "--json").out)
+    assert (card["id"], card["default_weights"], card["embedded"]) == ("resnet50", "stand-in", None)
+    shown = oddity("weights", "show", "resnet50", "--data", tmp_path).out
+    assert "not fetched" in shown and "BSD-3-Clause" in shown
+    unknown = oddity("weights", "show", "alexnet", "--data", tmp_path)
+    assert unknown.code == 2 and "resnet18" in unknown.err and "alexnet" in unknown.err

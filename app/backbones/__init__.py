@@ -1,0 +1,1 @@
+"""Backbones that can be built, and where their weights come from."""

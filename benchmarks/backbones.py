@@ -117,13 +117,28 @@ class TeacherVectors:
 
 
 @dataclass(frozen=True, slots=True)
-class _Folder:
+class LabelledFolder:
+    """Image files by kind."""
+
     name: str
     train: Mapping[str, Sequence[Path]]  # empty: half of each class of `test` is its bank
     test: Mapping[str, Sequence[Path]]
 
     def files(self) -> list[Path]:
+        """All files."""
         return [file for part in (self.train, self.test) for kind in part.values() for file in kind]
+
+
+def read_folder(folder: Path, plan: BackbonesPlan) -> LabelledFolder:
+    """The files of a folder, as many as the plan allows.
+
+    Raises:
+        BenchmarkRefused: the folder has no layout that is known.
+    """
+    if (folder / "train").is_dir():
+        layout = read_layout(folder, plan.limit)
+        return LabelledFolder(layout.name, layout.train, layout.test)
+    return LabelledFolder(folder.name, {}, class_files(folder, plan.limit))
 
 
 def files_of(folder: Path, plan: BackbonesPlan) -> int:
@@ -132,7 +147,7 @@ def files_of(folder: Path, plan: BackbonesPlan) -> int:
     Raises:
         BenchmarkRefused: the folder has no layout that is known.
     """
-    return len(_read(folder, plan).files())
+    return len(read_folder(folder, plan).files())
 
 
 def measure_backbones(
@@ -149,7 +164,7 @@ def measure_backbones(
         BenchmarkRefused: a folder has no layout that is known.
     """
     rows = []
-    for folder in [_read(one, plan) for one in folders]:
+    for folder in [read_folder(one, plan) for one in folders]:
         for network in networks:
             say(f"{folder.name}: {network.name}")
             pool = network.pool(folder.files(), advance)
@@ -193,44 +208,47 @@ def backbones_text(found: dict[str, Any]) -> list[str]:
     ]
 
 
-def _read(folder: Path, plan: BackbonesPlan) -> _Folder:
-    if (folder / "train").is_dir():
-        layout = read_layout(folder, plan.limit)
-        return _Folder(layout.name, layout.train, layout.test)
-    return _Folder(folder.name, {}, class_files(folder, plan.limit))
+def roc_auc_of(folder: LabelledFolder, pool: Pool, plan: BackbonesPlan) -> float:
+    """Area under the ROC curve of `dn2`, one kind normal and all others strange, mean over the kinds with a bank."""
+    return float(
+        np.mean([measure_images(pool, *one, DN2Params(), ())["roc_auc"] for one in _cases(folder, pool, plan)])
+    )
 
 
-def _measured(folder: _Folder, pool: Pool, plan: BackbonesPlan) -> dict[str, Any]:
+def _cases(folder: LabelledFolder, pool: Pool, plan: BackbonesPlan) -> list[tuple[Rows, Rows, Rows]]:
+    """Bank, normal and strange test images of each kind that has a bank."""
     tested = {kind: pool.rows(files) for kind, files in folder.test.items()}
     banks = {kind: _by_hash(pool, pool.rows(files)) for kind, files in folder.train.items()}
-    whole = dict(tested)
     if not banks:
         halves = {kind: _by_hash(pool, rows) for kind, rows in tested.items()}
         banks = {kind: rows[: rows.size // 2] for kind, rows in halves.items()}
         tested = {kind: rows[rows.size // 2 :] for kind, rows in halves.items()}
-    params, random = DN2Params(), np.random.default_rng(plan.seed)
-    areas, sets = [], []
-    for kind, bank in banks.items():
-        normal = tested[kind]
-        strangers = np.setdiff1d(np.concatenate([rows for name, rows in tested.items() if name != kind]), normal)
-        chosen = bank[: plan.bank]
-        areas.append(measure_images(pool, chosen, normal, strangers, params, ())["roc_auc"])
-        sets.append(_sets(pool, chosen, normal, strangers, params, plan, random))
+    return [
+        (
+            bank[: plan.bank],
+            tested[kind],
+            np.setdiff1d(np.concatenate([rows for name, rows in tested.items() if name != kind]), tested[kind]),
+        )
+        for kind, bank in banks.items()
+    ]
+
+
+def _measured(folder: LabelledFolder, pool: Pool, plan: BackbonesPlan) -> dict[str, Any]:
+    cases, random = _cases(folder, pool, plan), np.random.default_rng(plan.seed)
+    sets = [_sets(pool, *one, plan, random) for one in cases]
     known = [one for one in sets if one is not None]
-    shots = _shots(pool, whole, plan) if GOOD not in whole else (None, None)
-    return {
+    found = {
         "images": len(pool.sha256),
         "refused": len(pool.refused),
-        "classes": {
-            kind: {"roc_auc": area, "bank": len(banks[kind][: plan.bank])}
-            for kind, area in zip(banks, areas, strict=True)
-        },
-        "roc_auc": float(np.mean(areas)),
+        "banks": [bank.size for bank, _, _ in cases],
+        "roc_auc": roc_auc_of(folder, pool, plan),
         "sets_roc_auc": float(np.mean(known)) if known else None,
-        "one_shot": shots[0],
-        "five_shot": shots[1],
-        "retrieval": _retrieval(pool, whole) if GOOD not in whole else None,
     }
+    if GOOD in folder.test:  # defects are no classes to learn
+        return {**found, "one_shot": None, "five_shot": None, "retrieval": None}
+    kinds = {kind: pool.rows(files) for kind, files in folder.test.items()}
+    shots = [_shots(pool, kinds, number, plan) for number in (1, 5)]
+    return {**found, "one_shot": shots[0], "five_shot": shots[1], "retrieval": _retrieval(pool, kinds)}
 
 
 def _by_hash(pool: Pool, rows: Rows) -> Rows:
@@ -238,41 +256,27 @@ def _by_hash(pool: Pool, rows: Rows) -> Rows:
 
 
 def _sets(
-    pool: Pool, bank: Rows, normal: Rows, strangers: Rows, params: DN2Params, plan: BackbonesPlan,
-    random: np.random.Generator,
-) -> float | None:  # fmt: skip
+    pool: Pool, bank: Rows, normal: Rows, strangers: Rows, plan: BackbonesPlan, random: np.random.Generator
+) -> float | None:
+    share, size = plan.set_strangers, plan.set_size
     try:
         found = measure_sets(
-            pool,
-            bank,
-            normal,
-            strangers,
-            params,
-            (),
-            size=plan.set_size,
-            fraction=plan.set_strangers,
-            pooling="mean",
-            random=random,
+            pool, bank, normal, strangers, DN2Params(), (), size=size, fraction=share, pooling="mean", random=random
         )
     except (TooFewSets, BankTooSmall):
         return None
     return float(found["roc_auc"])
 
 
-def _shots(pool: Pool, kinds: Mapping[str, Rows], plan: BackbonesPlan) -> tuple[Any, Any]:
+def _shots(pool: Pool, kinds: Mapping[str, Rows], shots: int, plan: BackbonesPlan) -> Any:
     asked = FewShotPlan(ways=plan.ways, queries=plan.queries, episodes=plan.episodes, rates=(), seed=plan.seed)
-    found = []
-    for shots in (1, 5):
-        try:
-            found.append(measure_episodes(pool.vectors, kinds, shots, asked)["accuracy"])
-        except BenchmarkRefused:  # too few classes, or too small ones
-            found.append(None)
-    return found[0], found[1]
-
-
-def _retrieval(pool: Pool, kinds: Mapping[str, Rows]) -> dict[str, float] | None:
-    if len(kinds) < 2:
+    try:
+        return measure_episodes(pool.vectors, kinds, shots, asked)["accuracy"]
+    except BenchmarkRefused:  # too few classes, or too small ones
         return None
+
+
+def _retrieval(pool: Pool, kinds: Mapping[str, Rows]) -> dict[str, float]:
     rows = np.concatenate(list(kinds.values()))
     labels = np.repeat(np.arange(len(kinds)), [one.size for one in kinds.values()])
     return asdict(figures(pool.vectors[rows], labels))

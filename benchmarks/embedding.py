@@ -1,4 +1,4 @@
-"""Vectors of files, computed by the service's own embedder and kept by sha256 and fingerprint."""
+"""Vectors of files, computed by the service's own embedder and kept by sha256, fingerprint and precision."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
@@ -31,10 +31,10 @@ class Pool:
 
 
 class VectorCache:
-    """Vectors by sha256 under one folder for each fingerprint, in files written whole or not at all."""
+    """Vectors by sha256 under one folder for each way they are computed, in files written whole or not at all."""
 
-    def __init__(self, folder: Path, fingerprint: str, width: int) -> None:
-        self._folder = folder / fingerprint
+    def __init__(self, folder: Path, computed_by: str, width: int) -> None:
+        self._folder = folder / computed_by
         self._known: dict[str, NDArray[np.float32]] = {}
         for shard in sorted(self._folder.glob("*.npz")):
             with np.load(shard, allow_pickle=False) as held:
@@ -75,7 +75,7 @@ def embed_files(
     """
     batching = embedders.get(spec)
     embedder = batching.embedder
-    kept = VectorCache(cache, embedder.identity.fingerprint, embedder.width)
+    kept = VectorCache(cache, f"{embedder.identity.fingerprint}-{embedder.runtime.precision}", embedder.width)
     sha_of: dict[Path, str] = {}
     refused: dict[Path, str] = {}
     for start in range(0, len(files), CHUNK_FILES):

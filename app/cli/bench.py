@@ -47,6 +47,7 @@ from benchmarks.made_folders import write_digits, write_textures
 from benchmarks.methods import MethodsPlan, measure_methods
 from benchmarks.methods_report import methods_text, setting_sentence, write_cards
 from benchmarks.overload import OverloadPlan, measure_overload, overload_text
+from benchmarks.precisions import PrecisionsPlan, measure_precisions, precisions_text
 from benchmarks.reference import KS, METRICS, compare, files_needed, reference_text
 from benchmarks.report import accuracy_text, write_report
 from benchmarks.scale import PARTS as SCALE_PARTS
@@ -407,6 +408,46 @@ def backbones(
             say=partial(_describe, progress, bar),
         )
     _write(found, out, name, backbones_text(found), as_json)
+
+
+@cli.command()
+def precisions(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="DIR...", exists=True, file_okay=False, help="Folders as for `bench backbones`."),
+    ],
+    precision: Annotated[
+        list[str] | None, typer.Option(help="Beside exact; repeat it [default: auto, bf16, int8].")
+    ] = None,
+    weights: WeightsOption = None,
+    backbone: BackboneOption = None,
+    image_size: SizeOption = None,
+    limit: LimitOption = None,
+    out: OutOption = Path(".bench"),
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure what a precision of the network does to nearest neighbours and to ROC-AUC, against exact float32.
+
+    Writes precisions.json and precisions.md.
+    """
+    plan = PrecisionsPlan(precisions=tuple(precision or PrecisionsPlan().precisions), limit=limit)
+    settings = folder_settings(data).model_copy(update={"deadline_s": DEADLINE_S})
+    specification = _specification(settings, weights, backbone, image_size)
+    per_precision = sum(files_of(folder, BackbonesPlan(limit=limit)) for folder in folders)
+    with _sentences(), images_progress() as progress:
+        bar = progress.add_task("Starting", total=per_precision * (1 + len(plan.precisions)))
+        found = measure_precisions(
+            folders,
+            settings,
+            settings.threads or len(os.sched_getaffinity(0)),
+            specification,
+            plan,
+            out / "vectors",
+            advance=partial(progress.advance, bar),
+            say=partial(_describe, progress, bar),
+        )
+    _write(found, out, "precisions", precisions_text(found), as_json)
 
 
 @cli.command()

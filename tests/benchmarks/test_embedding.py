@@ -27,20 +27,25 @@ def test_vectors_are_those_of_the_embedder(embedders: Embedders, tmp_path: Path)
     assert pool.rows(made).tolist() == [0, 1, 2, 3, 4]
 
 
-def test_known_bytes_are_taken_from_the_folder_of_their_fingerprint(embedders: Embedders, tmp_path: Path) -> None:
+def test_known_bytes_are_taken_from_the_folder_of_their_fingerprint_and_precision(
+    embedders: Embedders, tmp_path: Path
+) -> None:
     made = files(tmp_path / "images", 2)
     embedder = embedders.get(SPEC).embedder
     marked = np.full(embedder.width, 7.0, np.float32)
     sha256 = hashlib.sha256(made[0].read_bytes()).hexdigest()
-    for fingerprint in (embedder.identity.fingerprint, "another"):
-        kept = VectorCache(tmp_path / fingerprint, fingerprint, embedder.width)
+    fingerprint = embedder.identity.fingerprint
+    names = {"same": f"{fingerprint}-float32", "another": "another-float32", "int8": f"{fingerprint}-int8"}
+    for folder, computed_by in names.items():
+        kept = VectorCache(tmp_path / folder, computed_by, embedder.width)
         kept.put(sha256, marked)
         kept.flush()
-    taken, _ = embed_files(made, embedders, SPEC, tmp_path / embedder.identity.fingerprint)
+    taken, _ = embed_files(made, embedders, SPEC, tmp_path / "same")
     assert (taken.vectors[0] == 7).all()
     assert not (taken.vectors[1] == 7).all()
-    computed, _ = embed_files(made, embedders, SPEC, tmp_path / "another")
-    assert not (computed.vectors[0] == 7).all()
+    for folder in ("another", "int8"):
+        computed, _ = embed_files(made, embedders, SPEC, tmp_path / folder)
+        assert not (computed.vectors[0] == 7).all()
 
 
 def test_a_second_run_gives_the_same_bits_and_writes_nothing(embedders: Embedders, tmp_path: Path) -> None:

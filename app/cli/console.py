@@ -2,6 +2,7 @@
 
 import json
 import sys
+from decimal import Decimal
 from typing import Any
 
 from pydantic import BaseModel
@@ -26,6 +27,16 @@ def results() -> Console:
 def messages() -> Console:
     """The console of messages, progress and errors."""
     return Console(file=sys.stderr)
+
+
+def short_number(value: float) -> str:
+    """A score or distance with three digits that mean something: some networks put all images close together.
+
+    >>> [short_number(value) for value in (0.0, 0.0000126449, 0.14374, 12.5, 1234.56)]
+    ['0', '0.0000126', '0.144', '12.5', '1235']
+    """
+    digits = max(3, len(str(int(abs(value)))))
+    return format(Decimal(f"{value:.{digits}g}"), "f")
 
 
 def print_json(value: Any) -> None:

@@ -12,7 +12,7 @@ from oddity_client import Client, ImageScore, ItemProblem, NewImage
 from rich.table import Table
 
 from app.cli.client import folder_settings, open_client
-from app.cli.console import images_progress, messages, print_json, results
+from app.cli.console import images_progress, messages, print_json, results, short_number
 from app.cli.demo_images import MadeImage, digit_images, texture_images
 from app.cli.ingest import ingest_pictures
 from app.cli.options import DataOption, JsonOption, ServerOption, called, examples
@@ -159,7 +159,9 @@ def _show(scene: Scene, belonging: list[ImageScore], strangers: list[ImageScore]
             continue
         near = Path(result.neighbours[0].metadata["filename"]).stem
         name = Path(made.name).stem
-        table.add_row(name, made.kind, f"{result.score:.4f}", f"{result.p_value:.3f}", _verdict(result.anomalous), near)
+        table.add_row(
+            name, made.kind, short_number(result.score), f"{result.p_value:.3f}", _verdict(result.anomalous), near
+        )
     console.print(table)
     if found["sets"]:
         rate = found["sets"][0]["false_alarm_rate"]
@@ -168,7 +170,7 @@ def _show(scene: Scene, belonging: list[ImageScore], strangers: list[ImageScore]
             groups.add_column(name, justify="right" if name != "verdict" else "left")
         for one in found["sets"]:
             p_value = "" if one["p_value"] is None else f"{one['p_value']:.3f}"
-            groups.add_row(str(one["strangers"]), f"{one['score']:.4f}", p_value, _verdict(one["anomalous"]))
+            groups.add_row(str(one["strangers"]), short_number(one["score"]), p_value, _verdict(one["anomalous"]))
         console.print(groups)
     console.print(
         f"Bank of {found['bank']} normal images. Of {found['held_out']['images']} held-out normal images "

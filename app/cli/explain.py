@@ -11,7 +11,7 @@ from rich.table import Table
 
 from app.cli.classify import PathsArgument, pictures_of
 from app.cli.client import open_client
-from app.cli.console import images_progress, messages, print_json, results
+from app.cli.console import images_progress, messages, print_json, results, short_number
 from app.cli.options import CollectionOption, DataOption, JsonOption, ServerOption, examples
 from app.cli.sending import answers, loaded
 from app.explaining.schemas import How
@@ -92,7 +92,7 @@ def _table(collection: str, found: Sequence[tuple[str, Explained | ItemProblem]]
             continue
         kinds = [("normal", one.examples.normal), ("known defects", one.examples.anomalous)]
         kinds += [(kind.label, kind.examples) for kind in one.examples.classes]
-        head = [name, f"{one.score:.4f}", "" if one.p_value is None else f"{one.p_value:.4f}"]
+        head = [name, short_number(one.score), "" if one.p_value is None else f"{one.p_value:.4f}"]
         for kind, near in kinds:
             if near:
                 table.add_row(*head, kind, "\n".join(map(_line, near)))
@@ -101,4 +101,4 @@ def _table(collection: str, found: Sequence[tuple[str, Explained | ItemProblem]]
 
 
 def _line(image: Neighbour) -> str:
-    return f"{image.distance:.4f}  {image.metadata.get('filename') or image.id}"
+    return f"{short_number(image.distance)}  {image.metadata.get('filename') or image.id}"

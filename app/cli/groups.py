@@ -8,7 +8,7 @@ from rich.table import Table
 
 from app.cli.classify import PathsArgument, pictures_of
 from app.cli.client import open_client
-from app.cli.console import print_json, results
+from app.cli.console import print_json, results, short_number
 from app.cli.options import CollectionOption, DataOption, JsonOption, ServerOption, examples
 from app.cli.waiting import say
 
@@ -89,7 +89,7 @@ def score(
         return
     p_value = "none" if told.p_value is None else f"{told.p_value:.4f}"
     verdict = {True: "strange", False: "belongs", None: "too few normal sets to say"}[told.anomalous]
-    table = Table("file", "share", title=f"score {told.score:.4f}, p-value {p_value}: {verdict}")
+    table = Table("file", "share", title=f"score {short_number(told.score)}, p-value {p_value}: {verdict}")
     for image, member in zip(images, told.members, strict=True):
         share = member.problem.detail if isinstance(member, ItemProblem) else f"{member.share:.2f}"
         table.add_row(image.name, share)

@@ -181,7 +181,7 @@ def _article(case: Case) -> str:
     figures = [f'<figure class="large"><div class="under">{image}</div></figure>']
     figures += [
         f'<figure><img src="{one.picture}" alt="{escape(one.name)}">'
-        f"<figcaption>{one.distance:.4f} away: {escape(one.name)}</figcaption></figure>"
+        f"<figcaption>{short_number(one.distance)} away: {escape(one.name)}</figcaption></figure>"
         for one in case.near
     ]
     return f"<article><h3>{escape(case.name)}: {_verdict(result)}</h3>{''.join(figures)}</article>"
@@ -190,12 +190,12 @@ def _article(case: Case) -> str:
 def _verdict(result: ImageScore) -> str:
     told = {True: '<strong class="odd">anomalous</strong>', False: "belongs", None: "no verdict"}[result.anomalous]
     p_value = "" if result.p_value is None else f", p-value {result.p_value:.4f}"
-    return f"{told}, score {result.score:.4f}{p_value}"
+    return f"{told}, score {short_number(result.score)}{p_value}"
 
 
 def _list(report: Report) -> str:
     rows = "".join(
-        f'<tr><td>{escape(name)}</td><td class="number">{result.score:.4f}</td><td class="number">'
+        f'<tr><td>{escape(name)}</td><td class="number">{short_number(result.score)}</td><td class="number">'
         f"{'' if result.p_value is None else format(result.p_value, '.4f')}</td>"
         f"<td>{ {True: 'anomalous', False: 'belongs', None: ''}[result.anomalous] }</td></tr>"
         for name, result in report.scores[:LISTED]

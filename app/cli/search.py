@@ -8,7 +8,7 @@ from oddity_client import ItemProblem
 from rich.table import Table
 
 from app.cli.client import open_client
-from app.cli.console import print_json, results
+from app.cli.console import print_json, results, short_number
 from app.cli.failures import CommandFailed
 from app.cli.options import CollectionOption, DataOption, JsonOption, ServerOption, examples
 
@@ -40,5 +40,5 @@ def search(
     table.add_column("file", overflow="fold", ratio=3)
     table.add_column("id", overflow="fold", ratio=2)
     for one in found:
-        table.add_row(f"{one.distance:.4f}", str(one.metadata.get("filename", "")), one.id)
+        table.add_row(short_number(one.distance), str(one.metadata.get("filename", "")), one.id)
     results().print(table)

@@ -35,8 +35,7 @@ def short_number(value: float) -> str:
     >>> [short_number(value) for value in (0.0, 0.0000126449, 0.14374, 12.5, 1234.56)]
     ['0', '0.0000126', '0.144', '12.5', '1235']
     """
-    digits = max(3, len(str(int(abs(value)))))
-    return format(Decimal(f"{value:.{digits}g}"), "f")
+    return f"{value:.0f}" if abs(value) >= 1000 else format(Decimal(f"{value:.3g}"), "f")
 
 
 def print_json(value: Any) -> None:

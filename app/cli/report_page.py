@@ -11,6 +11,8 @@ from html import escape
 from oddity_client import Calibration, ImageScore
 from PIL import Image, ImageOps
 
+from app.cli.console import short_number
+
 SIDE = 320  # pixels of the longer side of a picture
 BINS = 40
 WIDTH, HEIGHT, FOOT = 720, 180, 24  # of the plot

@@ -17,6 +17,7 @@ import httpx2
 import pytest
 import typer
 
+from app.cli.console import short_number
 from app.cli.main import COMMANDS, main
 from app.storage import FolderFiles
 from tests.app.cli.conftest import Oddity
@@ -214,3 +215,13 @@ def test_where_weights_come_from_is_shown(oddity: Oddity, tmp_path: Path) -> Non
     assert "not fetched" in shown and "BSD-3-Clause" in shown
     unknown = oddity("weights", "show", "alexnet", "--data", tmp_path)
     assert unknown.code == 2 and "resnet18" in unknown.err and "alexnet" in unknown.err
+
+
+def test_numbers_keep_three_digits_however_small() -> None:
+    assert [short_number(value) for value in (0.0, 0.0000126449, 0.14374, 12.5, 1234.56)] == [
+        "0",
+        "0.0000126",
+        "0.144",
+        "12.5",
+        "1235",
+    ]

@@ -32,9 +32,11 @@ def messages() -> Console:
 def short_number(value: float) -> str:
     """A score or distance with three digits that mean something: some networks put all images close together.
 
-    >>> [short_number(value) for value in (0.0, 0.0000126449, 0.14374, 12.5, 1234.56)]
+    >>> [short_number(value) for value in (6e-8, 0.0000126449, 0.14374, 12.5, 1234.56)]
     ['0', '0.0000126', '0.144', '12.5', '1235']
     """
+    if abs(value) < 5e-7:  # what rounding in float32 leaves of nothing
+        return "0"
     return f"{value:.0f}" if abs(value) >= 1000 else format(Decimal(f"{value:.3g}"), "f")
 
 

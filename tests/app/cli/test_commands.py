@@ -218,7 +218,8 @@ def test_where_weights_come_from_is_shown(oddity: Oddity, tmp_path: Path) -> Non
 
 
 def test_numbers_keep_three_digits_however_small() -> None:
-    assert [short_number(value) for value in (0.0, 0.0000126449, 0.14374, 12.5, 1234.56)] == [
+    assert [short_number(value) for value in (0.0, 6e-8, 0.0000126449, 0.14374, 12.5, 1234.56)] == [
+        "0",
         "0",
         "0.0000126",
         "0.144",

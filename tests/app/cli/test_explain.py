@@ -15,7 +15,7 @@ def test_examples_and_maps(oddity: Oddity, folder: Path, tmp_path: Path) -> None
     oddity("classes", "put", "right", folder / "right" / "0.png", *where)
     shown = oddity("explain", folder / "left" / "0.png", *where, "--neighbours", 2)
     assert shown.code == 0, shown.err
-    assert "0.0000  0.png" in shown.out and "normal" in shown.out and "right" in shown.out
+    assert "0  0.png" in shown.out and "normal" in shown.out and "right" in shown.out
     asking = ("explain", folder / "right" / "0.png", folder / "right" / "broken.png", *where, "--json")
     ran = oddity(*asking, "--method", "occlusion", "--out", tmp_path / "maps")
     assert ran.code == 1  # one file is broken

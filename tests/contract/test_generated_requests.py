@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as bounds
 from schemathesis import Case
 from starlette.testclient import TestClient
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.main import create_app
 from app.settings import Settings
@@ -54,8 +55,17 @@ def furnish(client: TestClient) -> None:
 
 
 @cache
-def schema_of(application: Any) -> Any:
-    return schemathesis.openapi.from_asgi("/openapi.json", application)
+def schema_of(application: ASGIApp) -> Any:
+    async def running(scope: Scope, receive: Receive, send: Send) -> None:
+        # schemathesis would start the application before a test and end it after: it has been started, and goes on.
+        if scope["type"] != "lifespan":
+            await application(scope, receive, send)
+            return
+        for phase in ("startup", "shutdown"):
+            assert (await receive())["type"] == f"lifespan.{phase}"
+            await send({"type": f"lifespan.{phase}.complete"})
+
+    return schemathesis.openapi.from_asgi("/openapi.json", running)
 
 
 def try_requests(client: TestClient, verb: str, path: str, count: int) -> None:

@@ -20,6 +20,7 @@ from benchmarks.few_shot import FewShotPlan, class_files, measure_episodes
 from benchmarks.folders import GOOD, read_layout
 from benchmarks.protocols import Rows, measure_images, measure_sets
 from benchmarks.report import percent, table
+from index import Metric
 from models.backbones.embedder import EmbeddingSpec
 from models.errors import BankTooSmall, ImageTooLarge, ImageUnreadable
 from models.images import ImageLimits, decode_raster
@@ -29,6 +30,7 @@ from models.pretraining.teacher import OpenVinoTeacher
 from models.similarity.retrieval import figures
 
 TEACHER_BATCH = 32
+DN2_COSINE = DN2Params(metric=Metric.COSINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,11 @@ class ServedVectors:
         side = identity.preprocessing.image_size
         label = Path(spec.weights).stem if spec.weights.startswith("file:") else spec.weights
         self.name = f"{identity.backbone}, {label}, {side} px"
-        self.facts = {"backbone": identity.backbone, "fingerprint": identity.fingerprint, "image_size": side}
+        self.facts: Mapping[str, Any] = {
+            "backbone": identity.backbone,
+            "fingerprint": identity.fingerprint,
+            "image_size": side,
+        }
 
     def pool(self, files: Sequence[Path], advance: Advance) -> Pool:
         """Vectors of the files, by the service's own path."""
@@ -82,7 +88,7 @@ class TeacherVectors:
         self._preprocessing = Preprocessing(image_size=image_size)
         self._cache = cache
         self.name = f"{path.stem}, {image_size} px"
-        self.facts = {"teacher": path.name, "sha256": self._network.sha256, "image_size": image_size}
+        self.facts: Mapping[str, Any] = {"teacher": path.name, "sha256": self._network.sha256, "image_size": image_size}
 
     def pool(self, files: Sequence[Path], advance: Advance) -> Pool:
         """Vectors of the files; what cannot be decoded is refused."""
@@ -210,9 +216,7 @@ def backbones_text(found: dict[str, Any]) -> list[str]:
 
 def roc_auc_of(folder: LabelledFolder, pool: Pool, plan: BackbonesPlan) -> float:
     """Area under the ROC curve of `dn2`, one kind normal and all others strange, mean over the kinds with a bank."""
-    return float(
-        np.mean([measure_images(pool, *one, DN2Params(), ())["roc_auc"] for one in _cases(folder, pool, plan)])
-    )
+    return float(np.mean([measure_images(pool, *one, DN2_COSINE, ())["roc_auc"] for one in _cases(folder, pool, plan)]))
 
 
 def _cases(folder: LabelledFolder, pool: Pool, plan: BackbonesPlan) -> list[tuple[Rows, Rows, Rows]]:
@@ -261,7 +265,7 @@ def _sets(
     share, size = plan.set_strangers, plan.set_size
     try:
         found = measure_sets(
-            pool, bank, normal, strangers, DN2Params(), (), size=size, fraction=share, pooling="mean", random=random
+            pool, bank, normal, strangers, DN2_COSINE, (), size=size, fraction=share, pooling="mean", random=random
         )
     except (TooFewSets, BankTooSmall):
         return None

@@ -394,8 +394,8 @@ def backbones(
     with _sentences(), _opened(settings) as embedders, images_progress() as progress:
         networks: list[Vectors] = [
             ServedVectors(embedders, _specification(settings, one, backbone, side), cache)
-            for one in weights or [None]
-            for side in image_size or [None]
+            for one in weights or (None,)
+            for side in image_size or (None,)
         ]
         if teacher is not None:
             networks += [TeacherVectors(teacher, side, cache, threads) for side in teacher_size or [224]]

@@ -41,7 +41,7 @@ def needed(method: str, path: str) -> Need:
         case ["v1", "collections", collection, *rest]:
             computes = method == "POST" and tuple(rest) in COMPUTING
             return Need("read" if is_safe or computes else "write", collection)
-        case ["v1", "scorers"] | ["v1", "scorers", _] if is_safe:
+        case ["v1", "scorers" | "backbones"] | ["v1", "scorers", _] if is_safe:
             return Need("read")
         case ["v1", "jobs"] | ["v1", "jobs", _] | ["v1", "jobs", _, "events"] if is_safe:
             return Need("read")  # the job's collection is looked at there

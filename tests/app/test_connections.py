@@ -126,7 +126,8 @@ def test_the_end_of_a_head_may_come_in_parts_with_a_large_body_behind_it(connect
 
 
 def test_what_is_no_request_is_refused_in_the_shape_of_every_error(connect: Connect) -> None:
-    for sent in (b"GARBAGE\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"GET /\xff HTTP/1.1\r\nhost: x\r\n: y\r\n\r\n"):
+    # Not a version of the future: of uvicorn's two parsers, one reads it as it would its own.
+    for sent in (b"GARBAGE\r\n\r\n", b"GET / HTTX/1.1\r\n\r\n", b"GET /\xff HTTP/1.1\r\nhost: x\r\n: y\r\n\r\n"):
         with connect() as connection:
             connection.sendall(sent)
             status, body = answer_of(connection)

@@ -84,8 +84,8 @@ def test_another_rate_changes_verdicts_at_once(page: Page, weave: str, files: Pa
 def test_too_few_normal_images_give_no_verdict(
     page: Page, api: Api, weaves: dict[str, list[MadeImage]], files: Path
 ) -> None:
-    make(api, "few", weaves["bank"][:5])
-    page.goto("/#/c/few/score")
+    make(api, "five", weaves["bank"][:5])
+    page.goto("/#/c/five/score")
     page.get_by_label("Does this belong?: images").set_input_files([files / "damaged" / "weave-stain-0001.png"])
     expect(page.locator("p.summary")).to_have_text(
         "No verdict yet: 5 normal images can be compared with, and 10 are needed."

@@ -5,19 +5,19 @@ each class, by the hash of the bytes, is its bank. Every figure is made by the c
 network differs from another in nothing but the vectors.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.embedders import Embedders
-from benchmarks.embedding import Advance, Pool, VectorCache, embed_files
+from benchmarks.embedding import CHUNK_FILES, Advance, Pool, VectorCache, embed_files, pool_of
 from benchmarks.errors import BenchmarkRefused, TooFewSets
 from benchmarks.few_shot import FewShotPlan, class_files, measure_episodes
-from benchmarks.folders import GOOD, read_layout
+from benchmarks.folders import GOOD, Layout, read_layout
 from benchmarks.protocols import Rows, measure_images, measure_sets
 from benchmarks.report import percent, table
 from index import Metric
@@ -29,7 +29,6 @@ from models.preprocessing import Preprocessing
 from models.pretraining.teacher import OpenVinoTeacher
 from models.similarity.retrieval import figures
 
-TEACHER_BATCH = 32
 DN2_COSINE = DN2Params(metric=Metric.COSINE)
 
 
@@ -84,7 +83,7 @@ class TeacherVectors:
     """Pooled features of a classifier that a backbone has learnt from, on squares cut as the service cuts them."""
 
     def __init__(self, path: Path, image_size: int, cache: Path, threads: int) -> None:
-        self._network = OpenVinoTeacher(path, image_size=image_size, batch=TEACHER_BATCH, threads=threads)
+        self._network = OpenVinoTeacher(path, image_size=image_size, batch=CHUNK_FILES, threads=threads)
         self._preprocessing = Preprocessing(image_size=image_size)
         self._cache = cache
         self.name = f"{path.stem}, {image_size} px"
@@ -92,68 +91,34 @@ class TeacherVectors:
 
     def pool(self, files: Sequence[Path], advance: Advance) -> Pool:
         """Vectors of the files; what cannot be decoded is refused."""
-        width = self._network.ask(np.zeros((1, *(self._preprocessing.image_size,) * 2, 3), np.uint8))[0].shape[1]
-        kept = VectorCache(self._cache, f"{self._network.sha256[:32]}-{self._preprocessing.image_size}", width)
-        sha_of: dict[Path, str] = {}
-        refused: dict[Path, str] = {}
-        for start in range(0, len(files), TEACHER_BATCH):
-            chunk = files[start : start + TEACHER_BATCH]
-            squares = {}
-            for file in chunk:
-                data = file.read_bytes()
-                sha256 = hashlib.sha256(data).hexdigest()
-                if kept.get(sha256) is None and sha256 not in squares:
-                    try:
-                        raster = decode_raster(data, ImageLimits())
-                    except (ImageTooLarge, ImageUnreadable) as error:
-                        refused[file] = str(error)
-                        continue
-                    squares[sha256] = self._preprocessing.square(raster.image)
-                sha_of[file] = sha256
-            if squares:
-                features, _ = self._network.ask(np.stack(list(squares.values())))
-                for sha256, vector in zip(squares, features, strict=True):
-                    kept.put(sha256, vector)
-            advance(len(chunk))
-        kept.flush()
-        distinct = list(dict.fromkeys(sha_of.values()))
-        row_of = {sha256: row for row, sha256 in enumerate(distinct)}
-        vectors = np.array([kept.get(sha256) for sha256 in distinct], np.float32).reshape(-1, width)
-        return Pool(tuple(distinct), vectors, {file: row_of[sha256] for file, sha256 in sha_of.items()}, refused)
+        side = self._preprocessing.image_size
+        width = self._network.ask(np.zeros((1, side, side, 3), np.uint8))[0].shape[1]
+        kept = VectorCache(self._cache, f"{self._network.sha256[:32]}-{side}", width)
+        return pool_of(files, kept, self._vectors, advance)
+
+    def _vectors(self, images: list[bytes]) -> list[NDArray[np.float32] | str]:
+        squares: list[NDArray[np.uint8] | str] = []
+        for data in images:
+            try:
+                squares.append(self._preprocessing.square(decode_raster(data, ImageLimits()).image))
+            except (ImageTooLarge, ImageUnreadable) as error:
+                squares.append(str(error))
+        good = [square for square in squares if not isinstance(square, str)]
+        features = iter(self._network.ask(np.stack(good))[0] if good else ())
+        return [square if isinstance(square, str) else next(features) for square in squares]
 
 
-@dataclass(frozen=True, slots=True)
-class LabelledFolder:
-    """Image files by kind."""
-
-    name: str
-    train: Mapping[str, Sequence[Path]]  # empty: half of each class of `test` is its bank
-    test: Mapping[str, Sequence[Path]]
-
-    def files(self) -> list[Path]:
-        """All files."""
-        return [file for part in (self.train, self.test) for kind in part.values() for file in kind]
-
-
-def read_folder(folder: Path, plan: BackbonesPlan) -> LabelledFolder:
-    """The files of a folder, as many as the plan allows.
+def read_folder(folder: Path, limit: int | None) -> Layout:
+    """The files of a folder; without `train`, half of each class of `test` is to be its bank.
 
     Raises:
         BenchmarkRefused: the folder has no layout that is known.
     """
     if (folder / "train").is_dir():
-        layout = read_layout(folder, plan.limit)
-        return LabelledFolder(layout.name, layout.train, layout.test)
-    return LabelledFolder(folder.name, {}, class_files(folder, plan.limit))
-
-
-def files_of(folder: Path, plan: BackbonesPlan) -> int:
-    """How many files of a folder are embedded by each network.
-
-    Raises:
-        BenchmarkRefused: the folder has no layout that is known.
-    """
-    return len(read_folder(folder, plan).files())
+        return read_layout(folder, limit)
+    return Layout(
+        folder.name, "classes", {}, {kind: tuple(files) for kind, files in class_files(folder, limit).items()}
+    )
 
 
 def measure_backbones(
@@ -170,7 +135,7 @@ def measure_backbones(
         BenchmarkRefused: a folder has no layout that is known.
     """
     rows = []
-    for folder in [read_folder(one, plan) for one in folders]:
+    for folder in [read_folder(one, plan.limit) for one in folders]:
         for network in networks:
             say(f"{folder.name}: {network.name}")
             pool = network.pool(folder.files(), advance)
@@ -214,12 +179,12 @@ def backbones_text(found: dict[str, Any]) -> list[str]:
     ]
 
 
-def roc_auc_of(folder: LabelledFolder, pool: Pool, plan: BackbonesPlan) -> float:
+def roc_auc_of(folder: Layout, pool: Pool, bank: int | None = None) -> float:
     """Area under the ROC curve of `dn2`, one kind normal and all others strange, mean over the kinds with a bank."""
-    return float(np.mean([measure_images(pool, *one, DN2_COSINE, ())["roc_auc"] for one in _cases(folder, pool, plan)]))
+    return float(np.mean([measure_images(pool, *one, DN2_COSINE, ())["roc_auc"] for one in _cases(folder, pool, bank)]))
 
 
-def _cases(folder: LabelledFolder, pool: Pool, plan: BackbonesPlan) -> list[tuple[Rows, Rows, Rows]]:
+def _cases(folder: Layout, pool: Pool, bank: int | None) -> list[tuple[Rows, Rows, Rows]]:
     """Bank, normal and strange test images of each kind that has a bank."""
     tested = {kind: pool.rows(files) for kind, files in folder.test.items()}
     banks = {kind: _by_hash(pool, pool.rows(files)) for kind, files in folder.train.items()}
@@ -229,23 +194,23 @@ def _cases(folder: LabelledFolder, pool: Pool, plan: BackbonesPlan) -> list[tupl
         tested = {kind: rows[rows.size // 2 :] for kind, rows in halves.items()}
     return [
         (
-            bank[: plan.bank],
+            rows[:bank],
             tested[kind],
-            np.setdiff1d(np.concatenate([rows for name, rows in tested.items() if name != kind]), tested[kind]),
+            np.setdiff1d(np.concatenate([others for name, others in tested.items() if name != kind]), tested[kind]),
         )
-        for kind, bank in banks.items()
+        for kind, rows in banks.items()
     ]
 
 
-def _measured(folder: LabelledFolder, pool: Pool, plan: BackbonesPlan) -> dict[str, Any]:
-    cases, random = _cases(folder, pool, plan), np.random.default_rng(plan.seed)
+def _measured(folder: Layout, pool: Pool, plan: BackbonesPlan) -> dict[str, Any]:
+    cases, random = _cases(folder, pool, plan.bank), np.random.default_rng(plan.seed)
     sets = [_sets(pool, *one, plan, random) for one in cases]
     known = [one for one in sets if one is not None]
     found = {
         "images": len(pool.sha256),
         "refused": len(pool.refused),
         "banks": [bank.size for bank, _, _ in cases],
-        "roc_auc": roc_auc_of(folder, pool, plan),
+        "roc_auc": roc_auc_of(folder, pool, plan.bank),
         "sets_roc_auc": float(np.mean(known)) if known else None,
     }
     if GOOD in folder.test:  # defects are no classes to learn

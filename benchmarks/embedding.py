@@ -14,6 +14,8 @@ from models.backbones.embedder import Embedder, EmbeddingSpec, PreparedImage
 CHUNK_FILES = 64
 SHARD_IMAGES = 4096
 Advance = Callable[[int], None]
+# Of each image its vector, or why it is refused; in order.
+VectorsOf = Callable[[list[bytes]], list[NDArray[np.float32] | str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class VectorCache:
     """Vectors by sha256 under one folder for each way they are computed, in files written whole or not at all."""
 
     def __init__(self, folder: Path, computed_by: str, width: int) -> None:
+        self.width = width
         self._folder = folder / computed_by
         self._known: dict[str, NDArray[np.float32]] = {}
         for shard in sorted(self._folder.glob("*.npz")):
@@ -76,6 +79,18 @@ def embed_files(
     batching = embedders.get(spec)
     embedder = batching.embedder
     kept = VectorCache(cache, f"{embedder.identity.fingerprint}-{embedder.runtime.precision}", embedder.width)
+
+    def vectors_of(images: list[bytes]) -> list[NDArray[np.float32] | str]:
+        prepared = embedders.prepare(embedder, images)
+        good = [image for image in prepared if isinstance(image, PreparedImage)]
+        vectors = iter(embedders.embed(batching, good) if good else ())
+        return [next(vectors) if isinstance(image, PreparedImage) else str(image) for image in prepared]
+
+    return pool_of(files, kept, vectors_of, advance), embedder
+
+
+def pool_of(files: Sequence[Path], kept: VectorCache, vectors_of: VectorsOf, advance: Advance | None = None) -> Pool:
+    """Every file's vector, known ones from the cache; the others are asked for, 64 files at a time."""
     sha_of: dict[Path, str] = {}
     refused: dict[Path, str] = {}
     for start in range(0, len(files), CHUNK_FILES):
@@ -83,25 +98,19 @@ def embed_files(
         data = {file: file.read_bytes() for file in chunk}
         sha_of.update((file, hashlib.sha256(content).hexdigest()) for file, content in data.items())
         missing = {sha_of[file]: file for file in reversed(chunk) if kept.get(sha_of[file]) is None}
-        wanted = list(missing.values())
-        prepared = embedders.prepare(embedder, [data[file] for file in wanted]) if wanted else []
-        good: list[tuple[Path, PreparedImage]] = []
-        for file, image in zip(wanted, prepared, strict=True):
-            if isinstance(image, PreparedImage):
-                good.append((file, image))
+        found = vectors_of([data[file] for file in missing.values()]) if missing else []
+        for (sha256, file), vector in zip(missing.items(), found, strict=True):
+            if isinstance(vector, str):
+                refused[file] = vector
             else:
-                refused[file] = str(image)
-        if good:
-            vectors = embedders.embed(batching, [image for _, image in good])
-            for (file, _), vector in zip(good, vectors, strict=True):
-                kept.put(sha_of[file], vector)
+                kept.put(sha256, vector)
         if advance is not None:
             advance(len(chunk))
     kept.flush()
-    return _pool(sha_of, kept, refused, embedder.width), embedder
+    return _pool(sha_of, kept, refused)
 
 
-def _pool(sha_of: dict[Path, str], kept: VectorCache, refused: dict[Path, str], width: int) -> Pool:
+def _pool(sha_of: dict[Path, str], kept: VectorCache, refused: dict[Path, str]) -> Pool:
     row_of_sha: dict[str, int] = {}
     row_of: dict[Path, int] = {}
     vectors: list[NDArray[np.float32]] = []
@@ -113,5 +122,5 @@ def _pool(sha_of: dict[Path, str], kept: VectorCache, refused: dict[Path, str], 
             row_of_sha[sha256] = len(vectors)
             vectors.append(vector)
         row_of[file] = row_of_sha[sha256]
-    stacked = np.stack(vectors) if vectors else np.empty((0, width), np.float32)
+    stacked = np.stack(vectors) if vectors else np.empty((0, kept.width), np.float32)
     return Pool(tuple(row_of_sha), stacked, row_of, refused)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from app.embedders import Embedders
 from app.settings import Settings
-from benchmarks.backbones import BackbonesPlan, read_folder, roc_auc_of
+from benchmarks.backbones import read_folder, roc_auc_of
 from benchmarks.embedding import Advance, Pool, embed_files
 from benchmarks.report import percent, table
 from index.distances import unit_rows
@@ -52,8 +52,7 @@ def measure_precisions(
     Raises:
         BenchmarkRefused: a folder has no layout that is known.
     """
-    chosen = BackbonesPlan(limit=plan.limit)
-    read = [read_folder(folder, chosen) for folder in folders]
+    read = [read_folder(folder, plan.limit) for folder in folders]
     pools: dict[str, list[Pool]] = {}
     ran: dict[str, str] = {}
     for precision in (EXACT, *plan.precisions):
@@ -79,7 +78,7 @@ def measure_precisions(
                     "images": len(pool.sha256),
                     "cosine_min": float((unit_rows(pool.vectors) * unit_rows(judge.vectors)).sum(axis=1).min()),
                     "recall": overlap(near, nearest(pool.vectors, plan.neighbours)),
-                    "roc_auc": roc_auc_of(folder, pool, chosen),
+                    "roc_auc": roc_auc_of(folder, pool),
                 }
             )
     return {

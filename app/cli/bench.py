@@ -26,8 +26,8 @@ from benchmarks.backbones import (
     TeacherVectors,
     Vectors,
     backbones_text,
-    files_of,
     measure_backbones,
+    read_folder,
 )
 from benchmarks.crops import write_crops
 from benchmarks.decoding_cost import DecodingPlan, decoding_text, measure_decoding
@@ -399,7 +399,7 @@ def backbones(
         ]
         if teacher is not None:
             networks += [TeacherVectors(teacher, side, cache, threads) for side in teacher_size or [224]]
-        bar = progress.add_task("Starting", total=len(networks) * sum(files_of(folder, plan) for folder in folders))
+        bar = progress.add_task("Starting", total=len(networks) * _files(folders, limit))
         found = measure_backbones(
             folders,
             networks,
@@ -434,9 +434,8 @@ def precisions(
     plan = PrecisionsPlan(precisions=tuple(precision or PrecisionsPlan().precisions), limit=limit)
     settings = folder_settings(data).model_copy(update={"deadline_s": DEADLINE_S})
     specification = _specification(settings, weights, backbone, image_size)
-    per_precision = sum(files_of(folder, BackbonesPlan(limit=limit)) for folder in folders)
     with _sentences(), images_progress() as progress:
-        bar = progress.add_task("Starting", total=per_precision * (1 + len(plan.precisions)))
+        bar = progress.add_task("Starting", total=(1 + len(plan.precisions)) * _files(folders, limit))
         found = measure_precisions(
             folders,
             settings,
@@ -448,6 +447,10 @@ def precisions(
             say=partial(_describe, progress, bar),
         )
     _write(found, out, "precisions", precisions_text(found), as_json)
+
+
+def _files(folders: Sequence[Path], limit: int | None) -> int:
+    return sum(len(read_folder(folder, limit).files()) for folder in folders)
 
 
 @cli.command()

@@ -18,18 +18,18 @@ from app.limits import Slots
 def of_application(name: str) -> Callable[[Request], Any]:
     """A dependency: what the application holds under this name since it opened."""
 
-    def held(request: Request) -> Any:
+    async def held(request: Request) -> Any:  # a plain function would run in a thread
         return getattr(request.app.state, name)
 
     return held
 
 
-def _caller(request: Request) -> Caller:
+async def _caller(request: Request) -> Caller:
     caller: Caller = request.scope[CALLER]
     return caller
 
 
-def _key(
+async def _key(
     request: Request,
     idempotency_key: Annotated[
         str | None,

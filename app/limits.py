@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
 from typing import Any, TypeVar
@@ -54,9 +55,8 @@ class Slots:
         place = object()  # not the task: it may run more than one piece of work
         is_working = False
         try:
-            with stage("line"), anyio.move_on_after(self._deadline_s):
-                await self._limiter.acquire_on_behalf_of(place)
-                is_working = True
+            with stage("line"):
+                is_working = await self._got_place(place)
             if not is_working:
                 raise Busy("The request stood in line until its time was up; try again shortly.", "deadline_passed")
             _deadline.set(deadline)
@@ -65,6 +65,16 @@ class Slots:
             if is_working:
                 self._limiter.release_on_behalf_of(place)
             self._taken -= 1
+
+    async def _got_place(self, place: object) -> bool:
+        """Whether there was a place in time."""
+        with suppress(anyio.WouldBlock):
+            self._limiter.acquire_on_behalf_of_nowait(place)
+            return True
+        with anyio.move_on_after(self._deadline_s):
+            await self._limiter.acquire_on_behalf_of(place)
+            return True
+        return False
 
 
 def remaining_s(otherwise: float) -> float:

@@ -79,16 +79,16 @@ from app.upkeep.endpoints import router as upkeep_router
 from app.upkeep.service import HANDLERS as UPKEEP
 from index import set_scratch_folder, set_threads
 
-ROUTERS = (
+ROUTERS = (  # asked in turn for the path of each request: those that are asked most often come first
+    scoring_router,
+    search_router,
+    images_router,
     page_router,
     collections_router,
     importing_router,
-    images_router,
-    scoring_router,
     overview_router,
     explaining_router,
     groups_router,
-    search_router,
     classes_router,
     scorers_router,
     backbones_router,

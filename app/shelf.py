@@ -11,7 +11,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.collection_state import CollectionState, CompressedBank, GroupEntry
@@ -32,6 +31,7 @@ LOADING_LOCKS = 64  # names share them by hash: a lock for each name ever asked 
 LOOK_EVERY_S = 0.02
 FOLLOW_WAIT_S = 5.0
 RENEW_AGAIN_S = 1.0
+NEWEST = "SELECT sequence, index_version, embedding_id FROM collections WHERE id = :id"
 
 
 class Shelf:
@@ -89,17 +89,13 @@ class Shelf:
 
     def follow(self, state: CollectionState) -> CollectionState | None:
         """Bring a state up to the record; None (and forgotten) when it must be loaded afresh or is gone."""
-        newest = self._database.row(
-            select(CollectionRow.sequence, CollectionRow.index_version, CollectionRow.embedding_id).where(
-                CollectionRow.id == state.id
-            )
-        )
-        if newest is not None and (
-            state.index_version < newest.index_version or state.embedding_id != newest.embedding_id
-        ):
-            self._renew_soon(state)
-        if newest is not None and state.sequence >= newest.sequence:
-            return state
+        newest = self._database.row(NEWEST, id=state.id)
+        if newest is not None:
+            sequence, index_version, embedding_id = newest
+            if state.index_version < index_version or state.embedding_id != embedding_id:
+                self._renew_soon(state)
+            if state.sequence >= sequence:
+                return state
         with stage("follow"), state.following, self._database.read() as session:
             row = session.get(CollectionRow, state.id)
             if row is None or must_reload(session, row, state):

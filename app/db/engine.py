@@ -18,7 +18,7 @@ import alembic.command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, Row, Select, create_engine, event, text
+from sqlalchemy import URL, Connection, Select, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
@@ -92,19 +92,21 @@ class Database:
         with self._looking.connect() as connection:
             return connection.execute(statement).scalar_one_or_none()
 
-    def number(self, statement: str) -> Any:
-        """The one value that a SELECT without parameters finds, as `value`; on SQLite in a sixth of the time."""
+    def row(self, statement: str, **parameters: Any) -> tuple[Any, ...] | None:
+        """The one row that a SELECT with `:named` parameters finds, as `value`; on SQLite in a sixth of the time."""
         if self.is_sqlite:
             connection = self.engine.raw_connection()
             try:
-                ((found,),) = connection.cursor().execute(statement).fetchall()
-                return found
+                found: list[tuple[Any, ...]] = connection.cursor().execute(statement, parameters).fetchmany(2)  # type: ignore[arg-type]
+                assert len(found) < 2
+                return found[0] if found else None
             except sqlite3.Error:
                 pass  # met again below, and raised as callers know it
             finally:
                 connection.close()
         with self._looking.connect() as looking:
-            return looking.execute(text(statement)).scalar_one()
+            row = looking.execute(text(statement), parameters).one_or_none()
+            return None if row is None else tuple(row)
 
     @contextmanager
     def lock(self, name: str, *, shared: bool) -> Iterator[bool]:
@@ -122,11 +124,6 @@ class Database:
         with self._writing.begin() as connection:
             answer = connection.execute(text(f"SELECT {function}(:key)"), {"key": key}).scalar()
             yield shared or bool(answer)
-
-    def row(self, statement: Select[*tuple[Any, ...]]) -> Row[*tuple[Any, ...]] | None:
-        """The one row that a statement finds, as the record has it now; as cheap as `value`."""
-        with self._looking.connect() as connection:
-            return connection.execute(statement).one_or_none()
 
     def migrate(self) -> None:
         """Bring the tables to the newest revision, all steps in one transaction.

@@ -659,6 +659,6 @@ def test_the_character_zero_is_refused_wherever_a_text_is_looked_for(client: Tes
 
 
 def test_a_number_is_found_and_a_look_that_fails_fails_as_any_other(core: Core) -> None:
-    assert core.database.number("SELECT version FROM access") == core.database.value(select(AccessRow.version))
+    assert core.database.row("SELECT version FROM access") == (core.database.value(select(AccessRow.version)),)
     with pytest.raises(DBAPIError):
-        core.database.number("SELECT version FROM nowhere")
+        core.database.row("SELECT version FROM nowhere")

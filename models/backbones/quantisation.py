@@ -1,5 +1,10 @@
 """A backbone in 8-bit integers: quantised once by NNCF on generated images, and kept on disk.
 
+Two of NNCF's choices are changed, each for what it does to neighbours (recall of the ten nearest at 64 px, measured on
+steel, small photographs and photographs). The first convolution stays in float32: it takes little of the time, and in
+integers costs 2 to 4 points. The ranges of activations are those that lose least by rounding, told from histograms; the
+extremes of generated images are not those of real ones, and cost 1 to 3 points more.
+
 NNCF is not needed to run a quantised network, only to make one; it takes long to import, so it is imported when a
 network is quantised for the first time.
 """
@@ -25,9 +30,9 @@ from models.preprocessing import Preprocessing
 
 log = logging.getLogger("oddity.engine")
 
-EDITION = 1
+EDITION = 2
 SEED = 31
-IMAGES = 96
+IMAGES = 192
 
 
 def quantised_graph(
@@ -89,12 +94,29 @@ def _graph_sha256(graph: Any) -> str:
 def _quantised(graph: Any, preprocessing: Preprocessing) -> Any:
     import nncf  # seconds to import, and needed once in the life of a backbone
     from nncf.errors import InternalError, UnsupportedModelError, ValidationError
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
     log.info("int8: quantising the network once, on %s generated images", IMAGES)
     pixels = made_images(IMAGES, preprocessing.image_size, SEED)
     samples = nncf.Dataset(list(pixels), lambda one: preprocessing.apply(one)[None])
     try:
         with redirect_stdout(sys.stderr):  # its progress bars: what a command prints may be read by a program
-            return nncf.quantize(graph, samples, subset_size=IMAGES, preset=nncf.QuantizationPreset.MIXED)
+            return nncf.quantize(
+                graph,
+                samples,
+                subset_size=IMAGES,
+                preset=nncf.QuantizationPreset.MIXED,
+                ignored_scope=nncf.IgnoredScope(names=[_first_convolution(graph)]),
+                advanced_parameters=nncf.AdvancedQuantizationParameters(
+                    activations_range_estimator_params=RangeEstimatorParametersSet.HISTOGRAM
+                ),
+            )
     except (RuntimeError, InternalError, UnsupportedModelError, ValidationError) as error:
         raise EngineUnusable(f"`network` must be quantised by NNCF; {error}") from error
+
+
+def _first_convolution(graph: Any) -> str:
+    name: str = next(
+        node.get_friendly_name() for node in graph.get_ordered_ops() if node.get_type_name() == "Convolution"
+    )
+    return name

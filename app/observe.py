@@ -11,9 +11,10 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
+from types import TracebackType
 
 from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -26,7 +27,7 @@ log = logging.getLogger("oddity.requests")
 GIVEN_ID = re.compile(rb"[A-Za-z0-9._\-]{1,64}")
 PLAIN = re.compile(r"[!#-~]+")  # neither a space, a quotation mark nor a control character
 UNKNOWN_ROUTE = "unknown"
-NO_SPAN = nullcontext()
+NOTHING = nullcontext()
 
 
 @dataclass(slots=True)
@@ -76,21 +77,34 @@ def current_id() -> str:
     return "" if work is None else work.id
 
 
-@contextmanager
-def stage(name: str) -> Iterator[None]:
+def stage(name: str) -> AbstractContextManager[object]:
     """Time a part of the work under a name; the names are few and fixed."""
     work = _work.get()
-    if work is None:
-        yield
-        return
-    tracer = work.observing.tracer
-    began = time.perf_counter()
-    try:
+    return NOTHING if work is None else _Stage(name, work.observing)
+
+
+class _Stage:
+    """A timed part of the work; every request has a dozen, so that a generator for each would be felt."""
+
+    __slots__ = ("_began", "_name", "_observing", "_span")
+
+    def __init__(self, name: str, observing: Observing) -> None:
+        self._name, self._observing = name, observing
+
+    def __enter__(self) -> None:
+        tracer = self._observing.tracer
         # Without the exceptions that pass through: their sentences may quote what is not ours to keep.
-        with NO_SPAN if tracer is None else tracer.start_as_current_span(name, record_exception=False):
-            yield
-    finally:
-        work.observing.instruments.stage_seconds.labels(name).observe(time.perf_counter() - began)
+        self._span = None if tracer is None else tracer.start_as_current_span(self._name, record_exception=False)
+        self._began = time.perf_counter()
+        if self._span is not None:
+            self._span.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._span is not None:
+            self._span.__exit__(kind, error, trace)
+        self._observing.instruments.time_stage(self._name, time.perf_counter() - self._began)
 
 
 class RequestLog:

@@ -595,8 +595,10 @@ def speed(
     images: Annotated[int, typer.Option(min=1, help="Different images of each size.")] = SpeedPlan().images,
     bank: Annotated[int, typer.Option(min=3, help="Images of the collection.")] = SpeedPlan().bank,
     seconds: Annotated[float, typer.Option(min=0.1, help="Length of each measurement.")] = SpeedPlan().seconds,
-    image_size: Annotated[int, typer.Option(min=32, help="Side of the network's input.")] = SpeedPlan().image_size,
-    weights: Annotated[str, typer.Option(help="embedded, stand-in or file:PATH.")] = SpeedPlan().weights,
+    image_size: SizeOption = None,
+    weights: Annotated[
+        str | None, typer.Option(help="embedded, stand-in or file:PATH [default: embedded where there are any].")
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Thread budget [default: all cores].")] = None,
     out: OutOption = Path(".bench"),
     as_json: JsonOption = False,

@@ -4,6 +4,7 @@ Labels are bounded: routes are templates, methods, statuses and stages are few, 
 of their own only up to a limit; what comes after shares `other`.
 """
 
+import functools
 import threading
 from collections.abc import Iterable
 
@@ -68,6 +69,7 @@ class Instruments:
             buckets=STAGE_SECONDS,
             registry=self.registry,
         )
+        self._stage = functools.cache(self.stage_seconds.labels)  # asked a dozen times a request
         self.batch_images = Histogram(
             "oddity_batch_images",
             "Images that were given to the network together.",
@@ -99,6 +101,10 @@ class Instruments:
         method = method if method in METHODS else OTHER
         self.requests.labels(method, route, str(status)).inc()
         self.request_seconds.labels(method, route).observe(seconds)
+
+    def time_stage(self, name: str, seconds: float) -> None:
+        """A part of the work has ended."""
+        self._stage(name).observe(seconds)
 
     def count_batch(self, images: int, seconds: float) -> None:
         """The network has computed a batch."""

@@ -234,7 +234,7 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
         app.state.refits = Slots(1, settings.queue_limit_requests, settings.deadline_s)
         app.state.probes = Slots(PROBES, PROBES_WAITING, PROBE_S)
         app.state.mapping = Slots(
-            max(1, settings.inference_slots // 4), settings.queue_limit_requests, settings.deadline_s
+            max(1, settings.inference_slots // 8), settings.queue_limit_requests, settings.deadline_s
         )
         app.state.doors = doors = open_doors(core)
         doors.ledger.start()

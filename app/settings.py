@@ -239,7 +239,7 @@ class Settings(BaseSettings):
 
     inference_slots: Annotated[
         int, Field(ge=1, le=256, description="Requests worked on at the same time; further ones wait.")
-    ] = 16
+    ] = 32  # twice what the network takes at once: the next batch is decoded while one is computed
     queue_limit_requests: Annotated[
         int, Field(ge=1, le=100_000, description="Requests that may wait for a slot before 503 is answered.")
     ] = 256

@@ -97,7 +97,7 @@ class Database:
         if self.is_sqlite:
             connection = self.engine.raw_connection()
             try:
-                found: list[tuple[Any, ...]] = connection.cursor().execute(statement, parameters).fetchmany(2)  # type: ignore[arg-type]
+                found: list[tuple[Any, ...]] = connection.cursor().execute(statement, parameters).fetchmany(2)
                 assert len(found) < 2
                 return found[0] if found else None
             except sqlite3.Error:

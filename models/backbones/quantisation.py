@@ -96,6 +96,7 @@ def _quantised(graph: Any, preprocessing: Preprocessing) -> Any:
     from nncf.errors import InternalError, UnsupportedModelError, ValidationError
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
+    nncf.set_log_level(logging.WARNING)
     log.info("int8: quantising the network once, on %s generated images", IMAGES)
     pixels = made_images(IMAGES, preprocessing.image_size, SEED)
     samples = nncf.Dataset(list(pixels), lambda one: preprocessing.apply(one)[None])

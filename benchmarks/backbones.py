@@ -18,6 +18,7 @@ from benchmarks.embedding import CHUNK_FILES, Advance, Pool, VectorCache, embed_
 from benchmarks.errors import BenchmarkRefused, TooFewSets
 from benchmarks.few_shot import FewShotPlan, class_files, measure_episodes
 from benchmarks.folders import GOOD, Layout, read_layout
+from benchmarks.masked_folders import has_masks, read_kinds
 from benchmarks.protocols import Rows, measure_images, measure_sets
 from benchmarks.report import percent, table
 from index import Metric
@@ -111,11 +112,15 @@ class TeacherVectors:
 def read_folder(folder: Path, limit: int | None) -> Layout:
     """The files of a folder; without `train`, half of each class of `test` is to be its bank.
 
+    Where masks lie beside images, those say which images are defective.
+
     Raises:
         BenchmarkRefused: the folder has no layout that is known.
     """
     if (folder / "train").is_dir():
         return read_layout(folder, limit)
+    if has_masks(folder):
+        return read_kinds(folder, limit)
     return Layout(
         folder.name, "classes", {}, {kind: tuple(files) for kind, files in class_files(folder, limit).items()}
     )

@@ -5,6 +5,7 @@ inspection   train/good/*   test/good/*   test/<defect>/*   ground_truth/<defect
 parts        kos01/Part0.jpg   kos01/Part0_label.bmp   as KolektorSDD is; a mask without a mark says: flawless
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,12 +17,13 @@ from PIL import Image
 from app.cli.sending import image_files
 from app.embedders import Embedders
 from benchmarks.errors import BenchmarkRefused
+from benchmarks.folders import GOOD, Layout
 from models.backbones.embedder import Embedder, PreparedImage
 
-GOOD = "good"
 MASK_FOLDERS = frozenset({"masks", "ground_truth"})
 MASK_ENDINGS = ("_mask", "_label")
 AT_ONCE = 64
+SPLIT_SEED = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,28 @@ def read_masked(folder: Path, embedders: Embedders, embedder: Embedder) -> Maske
     if not defective or not flawless:
         raise BenchmarkRefused(f"{folder} must hold flawless and defective images; got one kind.")
     return MaskedFolder(folder.name, defective, flawless, len(images) - refused - len(sized), refused)
+
+
+def has_masks(folder: Path) -> bool:
+    """Whether masks lie beside the images of a folder."""
+    files = image_files(folder)
+    return any(_name(file) != file.stem and _is_mask(file, folder, files) for file in files)
+
+
+def read_kinds(folder: Path, limit: int | None = None) -> Layout:
+    """The same images as flawless and defective ones, each file once; a half of the flawless ones is the bank.
+
+    Raises:
+        BenchmarkRefused: a mask belongs to no image or to several, or one kind is missing.
+    """
+    first = {hashlib.sha256(one.file.read_bytes()).digest(): one for one in reversed(_paired(folder))}
+    distinct = sorted(first.values(), key=lambda one: one.file)
+    bank, test = split([one for one in distinct if one.mask is None], 0.5, SPLIT_SEED)
+    defective = tuple(one.file for one in distinct if one.mask is not None)
+    if not defective:
+        raise BenchmarkRefused(f"{folder} must hold flawless and defective images; got one kind.")
+    good, also_good = (tuple(one.file for one in part)[:limit] for part in (bank, test))
+    return Layout(folder.name, "inspection", {GOOD: good}, {GOOD: also_good, "defective": defective[:limit]})
 
 
 def split(

@@ -13,7 +13,7 @@ from app.embedders import Embedders
 from app.settings import Settings
 from benchmarks.errors import BenchmarkRefused
 from benchmarks.heat_maps import CELL, GAP, HeatMapsPlan, _grown, _shrunk, heat_maps_text, measure_heat_maps
-from benchmarks.masked_folders import read_masked, split
+from benchmarks.masked_folders import has_masks, read_kinds, read_masked, split
 from benchmarks.pixel_metrics import pixel_roc_auc, region_overlap
 from models.backbones.embedder import EmbeddingSpec
 from models.catalog import installed
@@ -77,6 +77,18 @@ def embedders(tmp_path: Path) -> Embedders:
 
 def read(folder: Path, embedders: Embedders):
     return read_masked(folder, embedders, embedders.get(SPEC).embedder)
+
+
+def test_the_same_images_as_kinds(plain: Path) -> None:
+    assert has_masks(plain) and not has_masks(plain / "good")
+    found = read_kinds(plain)
+    bank, good, defective = found.train["good"], found.test["good"], found.test["defective"]
+    assert (len(bank), len(good), len(defective)) == (23, 23, 10) and not set(bank) & set(good)
+    assert {one.parent.name for one in (*bank, *good)} == {"good"}
+    assert plain / "good" / "wrong.png" not in {*bank, *good}, "the same file as a defective one"
+    assert not any(one.stem.endswith("_mask") for one in defective)
+    assert read_folder(plain, 5) == read_kinds(plain, 5)
+    assert [len(one) for one in (*read_kinds(plain, 5).train.values(), *read_kinds(plain, 5).test.values())] == [5] * 3
 
 
 # The metrics

@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from app.embedders import Embedders
 from app.settings import Settings
+from benchmarks.backbones import read_folder
 from benchmarks.errors import BenchmarkRefused
 from benchmarks.heat_maps import CELL, GAP, HeatMapsPlan, _grown, _shrunk, heat_maps_text, measure_heat_maps
 from benchmarks.masked_folders import has_masks, read_kinds, read_masked, split

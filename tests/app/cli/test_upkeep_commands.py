@@ -1,5 +1,6 @@
 """Commands named after the paths: collections, images, groups, feedback, upkeep, snapshots, jobs."""
 
+import csv
 import json
 import zipfile
 from collections.abc import Callable, Iterator
@@ -63,6 +64,30 @@ def test_collections(ask: Ask) -> None:
     assert ask("collections", "delete", "own", "--yes").code == 0
     gone = ask("collections", "show", "own")
     assert gone.code == 1 and "no collection `own`" in gone.err
+
+
+def test_stored_images_at_a_glance(ask: Ask, bank: Path) -> None:
+    assert ask("ingest", bank, "-c", "glance").code == 0
+    listed = ask("scores", "glance", "--limit", 5)
+    assert listed.code == 0 and "5 of 24, by dn2" in listed.out, listed.err
+    told = json.loads(ask("scores", "glance", "--limit", 5, "--json").out)
+    assert [one["score"] for one in told["images"]] == sorted((one["score"] for one in told["images"]), reverse=True)
+    assert all(one["id"] in listed.out for one in told["images"])
+    assert json.loads(ask("scores", "glance", "--role", "anomalous", "--json").out)["images"] == []
+    assert ask("scores", "glance", "--role", "strange").code == 2
+    assert ask("scores", "glance", "--scorer", "patch_knn").code == 1
+
+    rows = list(csv.DictReader(ask("map", "glance").out.splitlines()))
+    assert len(rows) == 24 and all(-1 <= float(one[axis]) <= 1 for one in rows for axis in "xy")
+    laid = json.loads(ask("map", "glance", "--json").out)
+    assert [(one["id"], str(one["x"]), str(one["score"])) for one in laid["images"]] == [
+        (one["id"], one["x"], one["score"]) for one in rows
+    ]
+
+    shown = ask("index", "glance")
+    assert shown.code == 0 and "flat" in shown.out and "none yet" in shown.err
+    assert json.loads(ask("index", "glance", "--json").out)["exact"] is True
+    assert ask("index", "nowhere").code == 1
 
 
 def test_images_and_feedback(ask: Ask, bank: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import typer
 from app.cli.client import open_client
 from app.cli.console import print_json
 from app.cli.options import CollectionArgument, DataOption, JsonOption, ServerOption, examples
-from app.cli.scores import ScorerOption
+from app.cli.scores import SCORED_MAX, ScorerOption
 
 COLUMNS = ("id", "x", "y", "score", "p_value", "role", "label")
 
@@ -24,7 +24,9 @@ def show_map(
         typer.Option(help="The two widest directions; or t-SNE, which keeps neighbours together and takes seconds."),
     ] = "principal",
     scorer: ScorerOption = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many images.")] = 500,
+    limit: Annotated[
+        int, typer.Option(min=1, max=SCORED_MAX, help="Most images; of more, that many are drawn.")
+    ] = SCORED_MAX,
     server: ServerOption = None,
     data: DataOption = None,
     as_json: JsonOption = False,

@@ -68,11 +68,11 @@ def test_collections(ask: Ask) -> None:
 
 def test_stored_images_at_a_glance(ask: Ask, bank: Path) -> None:
     assert ask("ingest", bank, "-c", "glance").code == 0
-    listed = ask("scores", "glance", "--limit", 5)
-    assert listed.code == 0 and "5 of 24, by dn2" in listed.out, listed.err
-    told = json.loads(ask("scores", "glance", "--limit", 5, "--json").out)
-    assert [one["score"] for one in told["images"]] == sorted((one["score"] for one in told["images"]), reverse=True)
-    assert all(one["id"] in listed.out for one in told["images"])
+    listed = ask("scores", "glance", "--top", 5)
+    assert listed.code == 0 and "24 of 24 scored by dn2" in listed.out, listed.err
+    told = json.loads(ask("scores", "glance", "--json").out)["images"]
+    assert [one["score"] for one in told] == sorted((one["score"] for one in told), reverse=True)
+    assert [one["id"] in listed.out for one in told] == [True] * 5 + [False] * 19
     assert json.loads(ask("scores", "glance", "--role", "anomalous", "--json").out)["images"] == []
     assert ask("scores", "glance", "--role", "strange").code == 2
     assert ask("scores", "glance", "--scorer", "patch_knn").code == 1

@@ -34,13 +34,13 @@ def run(tasks: Mapping[str, Task], server: int, memory_bytes: int) -> None:
     limit_memory(memory_bytes)
     with socket.socket(fileno=os.dup(sys.stdin.fileno())) as line, line.makefile("rb") as reader:
         assert isinstance(reader, BufferedReader)
-        line.sendall(packed({"ready": os.getpid()}, b""))
+        line.sendall(*packed({"ready": os.getpid()}, b""))
         while (message := read_message(reader)) is not None:
             facts, body = _answer(tasks, *message)
             del message
-            line.sendall(packed(facts, body))
-            line.sendall(body)
-            del body
+            for part in packed(facts, body):
+                line.sendall(part)
+            del part, body
             give_back()
 
 

@@ -75,7 +75,7 @@ def test_stored_images_at_a_glance(ask: Ask, bank: Path) -> None:
     assert [one["id"] in listed.out for one in told] == [True] * 5 + [False] * 19
     assert json.loads(ask("scores", "glance", "--role", "anomalous", "--json").out)["images"] == []
     assert ask("scores", "glance", "--role", "strange").code == 2
-    assert ask("scores", "glance", "--scorer", "patch_knn").code == 1
+    assert ask("scores", "glance", "--scorer", "unheard-of").code == 1
 
     rows = list(csv.DictReader(ask("map", "glance").out.splitlines()))
     assert len(rows) == 24 and all(-1 <= float(one[axis]) <= 1 for one in rows for axis in "xy")

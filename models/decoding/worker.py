@@ -34,7 +34,7 @@ def run(tasks: Mapping[str, Task], server: int, memory_bytes: int) -> None:
     limit_memory(memory_bytes)
     with socket.socket(fileno=os.dup(sys.stdin.fileno())) as line, line.makefile("rb") as reader:
         assert isinstance(reader, BufferedReader)
-        line.sendall(*packed({"ready": os.getpid()}, b""))
+        line.sendall(b"".join(packed({"ready": os.getpid()}, b"")))
         while (message := read_message(reader)) is not None:
             facts, body = _answer(tasks, *message)
             del message

@@ -1,8 +1,9 @@
 """`oddity bench backbones`: the same images through several networks, and what their vectors are worth.
 
 Folders may be laid out as for `oddity bench accuracy` (train and test), or hold one folder for each class; then half of
-each class, by the hash of the bytes, is its bank. Every figure is made by the code that the service answers with, and a
-network differs from another in nothing but the vectors.
+each class, by the hash of the bytes, is its bank. Where masks lie beside images, half of the flawless ones is the bank
+and the others are asked about with the defective ones. Every figure is made by the code that the service answers with,
+and a network differs from another in nothing but the vectors.
 """
 
 from collections.abc import Callable, Mapping, Sequence

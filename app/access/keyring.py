@@ -85,8 +85,7 @@ class Keyring:
         """Read what has changed in the record."""
         with self._looking:
             now = time.monotonic()
-            found = self._database.row(VERSION_NOW)
-            version = None if found is None else found[0]
+            (version,) = self._database.row(VERSION_NOW) or (None,)
             if version != self._version:
                 with self._database.read() as session:
                     rows = session.scalars(select(ApiKeyRow).where(ApiKeyRow.revoked_at.is_(None))).all()

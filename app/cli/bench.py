@@ -359,7 +359,7 @@ def backbones(
             metavar="DIR...",
             exists=True,
             file_okay=False,
-            help="Folders as for `bench accuracy`, or of one for each class.",
+            help="Folders as for `bench accuracy`, of one folder for each class, or with masks beside the images.",
         ),
     ],
     weights: Annotated[

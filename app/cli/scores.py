@@ -1,12 +1,13 @@
 """`oddity scores`: the stored images of a collection by score."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.table import Column, Table
 
 from app.cli.client import open_client
 from app.cli.console import print_json, results, short_number
+from app.cli.ingest import Role
 from app.cli.options import CollectionArgument, DataOption, JsonOption, ServerOption, examples
 
 SCORED_MAX = 2000  # the most that the service scores at once
@@ -21,14 +22,11 @@ ScorerOption = Annotated[str | None, typer.Option(help="Id of a scorer [default:
 def scores(
     collection: CollectionArgument,
     scorer: ScorerOption = None,
-    role: Annotated[
-        Literal["normal", "anomalous", "unlabelled", "example"] | None,
-        typer.Option(help="Only images of this role [default: all]."),
-    ] = None,
+    role: Annotated[Role | None, typer.Option(help="Only images of this role [default: all].")] = None,
     false_alarm_rate: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="Of the verdicts [default: the collection's].")
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="How many are shown, the strangest first.")] = 50,
+    top: Annotated[int, typer.Option(min=1, help="Rows of the table, the strangest first; JSON has all.")] = 50,
     server: ServerOption = None,
     data: DataOption = None,
     as_json: JsonOption = False,

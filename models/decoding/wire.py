@@ -50,14 +50,14 @@ def exchange(
         if question is not None:
             for part in packed(*question):
                 _send(line, part, until)
-        answers = _Answers(line, until)
-        facts_bytes, body_bytes = HEAD.unpack(answers.take(HEAD.size))
+        incoming = _Incoming(line, until)
+        facts_bytes, body_bytes = HEAD.unpack(incoming.take(HEAD.size))
         if facts_bytes > FACTS_MAX or body_bytes > body_max:
             raise WorkerGone(f"an answer of {facts_bytes} and {body_bytes} bytes")
-        answer = json.loads(answers.take(facts_bytes))
+        answer = json.loads(incoming.take(facts_bytes))
         if not isinstance(answer, dict):
             raise WorkerGone("an answer that is no object")
-        return answer, answers.take(body_bytes)
+        return answer, incoming.take(body_bytes)
     except BlockingIOError as error:  # how the kernel says that a limit has passed
         raise TimeoutError from error
     except (ConnectionError, ValueError) as error:
@@ -71,7 +71,7 @@ def _send(line: socket.socket, message: bytes, until: float) -> None:
         left = left[line.send(left[:PIECE_BYTES]) :]
 
 
-class _Answers:
+class _Incoming:
     """What comes from the other end, taken in parts of any size."""
 
     def __init__(self, line: socket.socket, until: float) -> None:
@@ -91,7 +91,7 @@ class _Answers:
 
 
 def _limit(line: socket.socket, which: int, until: float) -> None:
-    """Have the kernel watch over the time: Python's own way takes three calls for one, each without the lock."""
+    """Have the kernel watch over the time: with `settimeout` Python makes three calls of each."""
     left = until - time.monotonic()
     if left <= 0:
         raise TimeoutError

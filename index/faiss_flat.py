@@ -91,8 +91,8 @@ class FlatIndex(RowStore):
         distances = self.measured(queries, listed)
         ids = self._ids.values[listed]
         order = np.lexsort((ids, distances), axis=-1)[:, :k]
-        found.ids[numbers, :k] = np.take_along_axis(ids, order, axis=1)
-        found.distances[numbers, :k] = np.take_along_axis(distances, order, axis=1)
+        row = np.arange(len(order))[:, None]
+        found.ids[numbers, :k], found.distances[numbers, :k] = ids[row, order], distances[row, order]
         kth = found.distances[numbers, k - 1].astype(np.float64)
         lengths = np.sqrt(np.add.reduce(queries.astype(np.float64) ** 2, axis=1))
         proven: NDArray[np.bool_] = rough.max(axis=1) > farthest_rough(self.metric, self.width, lengths, kth)

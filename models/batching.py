@@ -19,7 +19,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from models.backbones.embedder import Embedder, PreparedImage
+from models.backbones.embedder import Embedder, PreparedImage, padded_size
 from models.backbones.engine import BATCH_MAX
 from models.errors import DeadlinePassed, ParameterInvalid, QueueFull
 
@@ -179,10 +179,14 @@ class BatchingEmbedder:
             ticket.ended.set()
 
     def _next_batch(self) -> list[tuple[Ticket, int]]:
-        """Up to BATCH_MAX (ticket, image number) pairs, one from each ticket in turn."""
+        """As many (ticket, image number) pairs as the network computes at once, one from each ticket in turn.
+
+        What would fill a second, smaller batch stays, and joins those who come meanwhile.
+        """
         batch: list[tuple[Ticket, int]] = []
         self._drop_expired()
-        while self._waiting and len(batch) < BATCH_MAX:
+        size = padded_size(self._images_waiting()) if self._waiting else 0
+        while self._waiting and len(batch) < size:
             ticket = self._waiting.popleft()
             batch.append((ticket, ticket.taken))
             ticket.taken += 1

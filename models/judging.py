@@ -25,6 +25,7 @@ Bursts and near-duplicates break exchangeability; leave whole groups out of thei
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -133,6 +134,7 @@ def anomalous(scores: ArrayLike, calibration: Calibration) -> NDArray[np.bool_] 
     return verdicts
 
 
+@lru_cache(maxsize=1024)  # asked of every answer, for the few calibrations there are
 def false_alarm_spread(n: int, m: int, coverage: float = 0.95) -> tuple[float, float]:
     """Middle `coverage` of the true false-alarm rate when the border is the m-th largest of n held-out
     scores.

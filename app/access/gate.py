@@ -3,6 +3,7 @@
 import re
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Literal
 from urllib.parse import SplitResult, urlsplit
@@ -157,10 +158,13 @@ def _presented(headers: dict[bytes, bytes], path: str) -> str | None:
 def _is_within(scope: Scope) -> bool:
     """Whether a connection came in on this machine's own address, or on none at all."""
     server = scope.get("server")
-    if server is None:
-        return True
+    return server is None or _is_loopback(server[0])
+
+
+@lru_cache(maxsize=256)
+def _is_loopback(server: str) -> bool:
     try:
-        return ip_address(server[0]).is_loopback
+        return ip_address(server).is_loopback
     except ValueError:  # a socket's path, or a client in this process
         return True
 
@@ -194,6 +198,7 @@ def _address(given: str) -> SplitResult | None:
         return None
 
 
+@lru_cache(maxsize=256)
 def _is_local_name(name: str | None) -> bool:
     """Whether a host is an address, or a name that nobody outside can point here."""
     if name is None or "." not in name or name.endswith(".localhost"):

@@ -16,6 +16,7 @@ from app.drift.repository import Key
 from models.drift import Counted, counted
 
 KEYS_MAX = 10_000  # collections, scorers and hours that may wait for the record
+LOOSE_MAX = 1024  # p-values that wait to be counted: counting one takes as long as counting a thousand
 
 
 class PValueCounts:
@@ -24,18 +25,25 @@ class PValueCounts:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._waiting: dict[Key, Counted] = {}
+        self._loose: dict[tuple[Key, int], list[float]] = {}  # not counted yet, by the number of calibration images
+        self._loose_n = 0
         self._lock = threading.Lock()
 
     def note(self, collection_id: int, scorer: str, p_values: Sequence[float], n: int) -> None:
         """Count the p-values of an answer that rests on n calibration images."""
         if not p_values or not n:
             return
-        hour = hour_of(self._clock())
-        self._add({Key(collection_id, scorer, hour): counted(p_values, n)})
+        key = Key(collection_id, scorer, hour_of(self._clock()))
+        with self._lock:
+            self._loose.setdefault((key, n), []).extend(p_values)
+            self._loose_n += len(p_values)
+            if self._loose_n >= LOOSE_MAX:
+                self._count_loose()
 
     def flush(self, database: Database) -> set[Key]:
         """Write what waits; what. Raises what the database raises: then everything waits on."""
         with self._lock:
+            self._count_loose()
             taken, self._waiting = self._waiting, {}
         if not taken:
             return set()
@@ -43,18 +51,26 @@ class PValueCounts:
             with database.write() as session:
                 repository.add(session, taken)
         except SQLAlchemyError:
-            self._add(taken)
+            with self._lock:
+                for key, one in taken.items():
+                    self._add(key, one)
             raise
         return set(taken)
 
-    def _add(self, more: dict[Key, Counted]) -> None:
-        with self._lock:
-            for key, one in more.items():
-                known = self._waiting.get(key)
-                if known is not None:
-                    self._waiting[key] = known + one
-                elif len(self._waiting) < KEYS_MAX:
-                    self._waiting[key] = one
+    # Below: with the lock held.
+
+    def _count_loose(self) -> None:
+        for (key, n), p_values in self._loose.items():
+            self._add(key, counted(p_values, n))
+        self._loose.clear()
+        self._loose_n = 0
+
+    def _add(self, key: Key, one: Counted) -> None:
+        known = self._waiting.get(key)
+        if known is not None:
+            self._waiting[key] = known + one
+        elif len(self._waiting) < KEYS_MAX:
+            self._waiting[key] = one
 
 
 def hour_of(moment: datetime) -> datetime:

@@ -1,7 +1,7 @@
 """Images of a request as vectors, and the parts of an answer that all scorers share."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ from index import Neighbours
 from models.backbones.embedder import PreparedImage
 from models.errors import ModelsError
 from models.judging import Calibration
+
+CALIBRATION_FIELDS = tuple(one.name for one in fields(Calibration))  # all plain: `asdict` would copy each deeply
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,4 +101,4 @@ def show_neighbours(state: CollectionState, found: Neighbours, row: int) -> list
 
 def show_calibration(calibration: Calibration, note: dict[str, Any] | None) -> dict[str, Any]:
     """What the verdict promises: on how many images it rests, the rate it supports, and what biases it."""
-    return {**asdict(calibration), "biased": note}
+    return {**{name: getattr(calibration, name) for name in CALIBRATION_FIELDS}, "biased": note}

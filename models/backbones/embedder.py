@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,11 +51,12 @@ class EmbeddingIdentity:
     stages: tuple[int, ...]
     preprocessing: Preprocessing
     pooling: str = "mean"
+    fingerprint: str = field(init=False)
+    """SHA-256 in hex over the canonical JSON of what decides a vector."""
 
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 in hex over the canonical JSON of what decides a vector."""
-        return _canonical_sha256(self._decisive())
+    def __post_init__(self) -> None:
+        # Once, since every request asks for it.
+        object.__setattr__(self, "fingerprint", _canonical_sha256(self._decisive()))
 
     def describe(self) -> dict[str, object]:
         """The identity with its fingerprint and label, as plain JSON values."""

@@ -376,6 +376,8 @@ class LiveDN2:
 
 
 def _search(index: VectorIndex, vectors: NDArray[np.float32], k: int, exclude: NDArray[np.int64] | None) -> Neighbours:
+    if not len(index):
+        return Neighbours.none(len(vectors), k)
     if exclude is None:
         return index.search(vectors, k)
     found = index.search(vectors, k + 1)

@@ -1,14 +1,16 @@
 """Many callers, one network: images that arrive together are computed together.
 
-One worker thread owns the network. While it computes a batch, requests collect; it then takes up to sixteen
-of their images, one from each request in turn, so that a request of one image never stands behind one of a
-thousand. When it is idle nothing waits: the first image starts at once (`wait_s` 0) or after `wait_s` at
-most.
+Worker threads own the network. While a batch is computed, requests collect; up to sixteen of their images are
+taken next, one from each request in turn, so that a request of one image never stands behind one of a
+thousand. When the network is idle nothing waits: the first image starts at once (`wait_s` 0) or after `wait_s`
+at most. Where many wait already, the next batch is handed over while one is computed, so that the network does
+not stand still until a thread gets its turn.
 
 What a caller gets never depends on whom it met: rows of one padded batch do not influence each other, and a
 batch that fails is repeated request by request, so that only the one at fault sees the error.
 """
 
+import math
 import threading
 import time
 from collections import deque
@@ -23,6 +25,8 @@ from models.backbones.embedder import Embedder, PreparedImage, padded_size
 from models.backbones.engine import BATCH_MAX
 from models.errors import DeadlinePassed, ParameterInvalid, QueueFull
 
+WAITING_AHEAD = 8  # images that make a batch worth handing over early: a larger one is hardly quicker for each
+
 
 class Ticket:
     """Images accepted by a BatchingEmbedder: wait for their vectors, or give them up."""
@@ -35,7 +39,9 @@ class Ticket:
         self.taken = 0  # images handed to the worker so far
         self.finished = 0
         self.failure: BaseException | None = None
-        self.ended = threading.Event()
+        self.has_ended = False
+        self._end = threading.Lock()  # held until then: an Event takes several times as long to set and to wait for
+        self._end.acquire()
 
     def result(self) -> NDArray[np.float32]:
         """Vectors of the images, in their order, (n, width); waits for them no longer than the deadline.
@@ -44,8 +50,10 @@ class Ticket:
             DeadlinePassed: the deadline passed first, or the ticket was cancelled; its images have left the
             queue.
         """
-        self.ended.wait(self._owner.remaining_s(self))
-        if not self.ended.is_set():
+        remaining_s = self._owner.remaining_s(self)
+        if self._end.acquire(timeout=-1 if remaining_s is None else min(remaining_s, threading.TIMEOUT_MAX)):
+            self._end.release()  # for whoever asks again
+        else:
             self.cancel()
         # What the network raised belongs to this ticket alone, so that raising it here shares no traceback.
         if self.failure is not None:
@@ -55,6 +63,13 @@ class Ticket:
     def cancel(self) -> None:
         """Leave the queue; nothing happens where the vectors are already there."""
         self._owner.withdraw(self)
+
+    def end(self, failure: BaseException | None = None) -> None:
+        """Let go whoever waits; of two ends the first counts. With the owner's lock held."""
+        if not self.has_ended:
+            self.failure = failure
+            self.has_ended = True
+            self._end.release()
 
 
 class BatchingEmbedder:
@@ -86,8 +101,14 @@ class BatchingEmbedder:
         self._changed = threading.Condition()
         self._waiting: deque[Ticket] = deque()  # tickets with images not yet taken
         self._closing = False
-        self._worker = threading.Thread(target=self._work, name="embedding", daemon=True)
-        self._worker.start()
+        self._last_ended = -math.inf  # when the network gave back a batch
+        self._running = 0  # batches given to the network and not back yet
+        self._workers = [
+            threading.Thread(target=self._work, name=f"embedding-{number}", daemon=True)
+            for number in range(embedder.engine.runs_at_once)
+        ]
+        for worker in self._workers:
+            worker.start()
 
     def submit(self, prepared: Sequence[PreparedImage], deadline_s: float | None = None) -> NDArray[np.float32]:
         """Vectors of the images, in their order, within `deadline_s` seconds from now; None sets no limit.
@@ -117,7 +138,7 @@ class BatchingEmbedder:
             if self._closing:
                 raise QueueFull("`queue` of the embedder must be open; it is closing.")
             if not ticket.images:
-                ticket.ended.set()
+                ticket.end()
                 return ticket
             self._drop_expired()
             waiting = self._images_waiting()
@@ -127,7 +148,8 @@ class BatchingEmbedder:
                     f"{waiting} of {self._queue_images_max} places are taken."
                 )
             self._waiting.append(ticket)
-            self._changed.notify_all()
+            if self._is_due():  # else nobody is woken in vain: who ends a batch looks by itself
+                self._changed.notify()
         return ticket
 
     def images_waiting(self) -> int:
@@ -142,16 +164,15 @@ class BatchingEmbedder:
     def withdraw(self, ticket: Ticket) -> None:
         """Take a ticket out of the queue; its result() raises DeadlinePassed, unless it has already ended."""
         with self._changed:
-            if not ticket.ended.is_set():
-                self._end(ticket, DeadlinePassed("`vectors` must be computed before the caller stops waiting."))
-            self._changed.notify_all()
+            self._drop(ticket, DeadlinePassed("`vectors` must be computed before the caller stops waiting."))
 
     def close(self) -> None:
-        """Refuse new images, finish the accepted ones, end the worker; returns when it has ended."""
+        """Refuse new images, finish the accepted ones, end the workers; returns when they have ended."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        self._worker.join()
+        for worker in self._workers:
+            worker.join()
 
     def __enter__(self) -> Self:
         return self
@@ -169,14 +190,16 @@ class BatchingEmbedder:
     def _drop_expired(self) -> None:
         now = self._clock()
         for ticket in [t for t in self._waiting if t.deadline is not None and t.deadline <= now]:
-            self._end(ticket, DeadlinePassed("`vectors` must be computed before the deadline; it has passed."))
+            self._drop(ticket, DeadlinePassed("`vectors` must be computed before the deadline; it has passed."))
 
-    def _end(self, ticket: Ticket, failure: BaseException | None) -> None:
+    def _drop(self, ticket: Ticket, failure: BaseException) -> None:
         if ticket in self._waiting:
             self._waiting.remove(ticket)
-        if not ticket.ended.is_set():
-            ticket.failure = failure
-            ticket.ended.set()
+        ticket.end(failure)
+
+    def _is_due(self) -> bool:
+        """Whether a worker has a batch to take now."""
+        return bool(self._waiting) and (not self._running or self._images_waiting() >= WAITING_AHEAD)
 
     def _next_batch(self) -> list[tuple[Ticket, int]]:
         """As many (ticket, image number) pairs as the network computes at once, one from each ticket in turn.
@@ -197,14 +220,19 @@ class BatchingEmbedder:
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._closing)
+                self._changed.wait_for(lambda: self._is_due() or self._closing)
                 if self._wait_s and not self._closing:
                     self._changed.wait_for(lambda: self._images_waiting() >= BATCH_MAX or self._closing, self._wait_s)
                 batch = self._next_batch()
                 if not batch and self._closing:
                     return
+                self._running += 1
+                if self._is_due():
+                    self._changed.notify()
             if batch:
                 self._compute(batch)
+            with self._changed:
+                self._running -= 1
 
     def _compute(self, batch: list[tuple[Ticket, int]]) -> None:
         began = self._clock()
@@ -214,19 +242,22 @@ class BatchingEmbedder:
             tickets = list(dict.fromkeys(ticket for ticket, _ in batch))
             if len(tickets) == 1:
                 with self._changed:
-                    self._end(tickets[0], error)
+                    self._drop(tickets[0], error)
                 return
             for one in tickets:
                 self._compute([pair for pair in batch if pair[0] is one])
             return
-        if self._observe is not None:
-            self._observe(len(batch), self._clock() - began)
         with self._changed:
+            # A batch that was handed over early has stood in line until the one before it ended.
+            ended = self._clock()
+            seconds, self._last_ended = ended - max(began, self._last_ended), ended
             for (ticket, number), row in zip(batch, rows, strict=True):
                 # A ticket that was given up may already be read elsewhere; its rows go nowhere.
-                if ticket.ended.is_set():
+                if ticket.has_ended:
                     continue
                 ticket.vectors[number] = row
                 ticket.finished += 1
                 if ticket.finished == len(ticket.images):
-                    ticket.ended.set()
+                    ticket.end()
+        if self._observe is not None:
+            self._observe(len(batch), seconds)

@@ -24,6 +24,7 @@ class Engine(Protocol):
     precision: str  # float32 | bf16 | int8: as read back from what will compute, not as asked for
     threads: int
     hints: dict[str, str]  # what else decides rounding or speed, as read back
+    runs_at_once: int  # so many calls of run() keep it busy; more only stand in line
 
     def run(self, batch: NDArray[np.float32], outputs: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """The outputs asked for, computed in one pass; a row never depends on its mates.

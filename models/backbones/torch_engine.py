@@ -33,6 +33,7 @@ class TorchEngine:
         self.name = "torch" if device == "cpu" else "cuda"
         self.precision = precision
         self.threads = threads
+        self.runs_at_once = 1 if device == "cpu" else 2  # a GPU computes one batch while the next is handed over
         self.hints = {"device": "cpu" if device == "cpu" else torch.cuda.get_device_name(device)}
         self._device = torch.device(device)
         self._dtype = DTYPES[precision]

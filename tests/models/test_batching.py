@@ -2,12 +2,13 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from models.backbones.embedder import BATCH_MAX, PreparedImage
-from models.batching import BatchingEmbedder, Ticket
+from models.batching import WAITING_AHEAD, BatchingEmbedder, Ticket
 from models.errors import DeadlinePassed, FingerprintMismatch, ParameterInvalid, QueueFull
 
 PATIENCE_S = 30.0  # a test that hangs fails; none waits this long
@@ -26,7 +27,8 @@ class NumberEmbedder:
 
     width = 2
 
-    def __init__(self) -> None:
+    def __init__(self, runs_at_once: int = 1) -> None:
+        self.engine = SimpleNamespace(runs_at_once=runs_at_once)
         self.batches: list[list[float]] = []
         self.gate = threading.Event()
         self.gate.set()
@@ -128,6 +130,55 @@ def test_what_waits_is_coalesced(make: Make, network: NumberEmbedder) -> None:
     for number, ticket in enumerate((first, *tickets)):
         assert ticket.result().tolist() == expected([number])
     assert [len(batch) for batch in network.batches] == [1, 16, 3]
+
+
+def test_a_smaller_batch_waits_for_company(make: Make, network: NumberEmbedder) -> None:
+    batching = make()
+    busy(batching, network)
+    tickets = [batching.enqueue([image(number)]) for number in range(1, 6)]
+    network.gate.set()
+    for number, ticket in enumerate(tickets, start=1):
+        assert ticket.result().tolist() == expected([number])
+    # Five are computed as four and one: the one is not kept from those who come while the four are computed.
+    assert [len(batch) for batch in network.batches] == [1, 4, 1]
+
+
+def test_where_many_wait_the_next_batch_is_handed_over_early() -> None:
+    network = NumberEmbedder(runs_at_once=2)
+    with BatchingEmbedder(network, 1000) as batching:
+        first = busy(batching, network)
+        tickets = [batching.enqueue([image(number)]) for number in range(1, WAITING_AHEAD)]
+        assert not network.entered.acquire(timeout=0.05)  # too few: they wait for company
+        tickets.append(batching.enqueue([image(WAITING_AHEAD)]))
+        assert network.entered.acquire(timeout=PATIENCE_S)
+        assert [len(batch) for batch in network.batches] == [1, WAITING_AHEAD]
+        more = batching.enqueue([image(number) for number in range(100, 140)])
+        assert not network.entered.acquire(timeout=0.05)  # never a third
+        network.gate.set()
+        for number, ticket in enumerate((first, *tickets)):
+            assert ticket.result().tolist() == expected([number])
+        assert more.result().tolist() == expected(list(range(100, 140)))
+
+
+def test_one_large_request_is_handed_over_early_too() -> None:
+    network = NumberEmbedder(runs_at_once=2)
+    with BatchingEmbedder(network, 1000) as batching:
+        network.gate.clear()
+        large = batching.enqueue([image(number) for number in range(100)])
+        assert all(network.entered.acquire(timeout=PATIENCE_S) for _ in range(2))
+        network.gate.set()
+        assert large.result().tolist() == expected(list(range(100)))
+
+
+def test_early_batches_keep_rows_apart_under_load() -> None:
+    seconds: list[tuple[int, float]] = []
+    network = NumberEmbedder(runs_at_once=2)
+    with BatchingEmbedder(network, 10_000, observe=lambda *told: seconds.append(told)) as batching:
+        tickets = [batching.enqueue([image(number), image(number + 0.25)]) for number in range(500)]
+        for number, ticket in enumerate(tickets):
+            assert ticket.result().tolist() == expected([number, number + 0.25])
+    assert sum(size for size, _ in seconds) == 1000
+    assert all(took >= 0 for _, took in seconds)
 
 
 def test_a_small_request_does_not_stand_behind_a_large_one(make: Make, network: NumberEmbedder) -> None:

@@ -218,6 +218,7 @@ class Skewed:
     name = "openvino"
     precision = "float32"
     threads = 1
+    runs_at_once = 1
     hints: dict[str, str]
 
     def run(self, batch: np.ndarray, outputs: tuple[str, ...]) -> dict[str, np.ndarray]:

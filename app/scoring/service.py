@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.bodies import Upload
 from app.compressed import scorer_of
@@ -15,8 +16,10 @@ from app.scoring.images import Vectors, show_calibration, show_neighbours, vecto
 from app.scoring.noting import note_answer
 from app.scoring.schemas import ScoreParameters
 from app.shelf import CollectionState
-from models.judging import anomalous, benjamini_hochberg, make_calibration, p_values
+from models.judging import Calibration, anomalous, benjamini_hochberg, make_calibration, p_values
+from models.methods.dn2 import CalibrationScores
 
+BORDERS_KEPT = 16  # of one k: callers who ask at many rates do not fill the memory
 LIVE_SCORER = "dn2"  # follows the bank as it changes; every other scorer is fitted by a job
 
 
@@ -52,10 +55,9 @@ def score_live(state: CollectionState, images: Vectors, parameters: ScoreParamet
         k = parameters.k or state.settings.k
         shown = state.settings.neighbours if parameters.neighbours is None else parameters.neighbours
         with stage("calibrate"), state.calibrating:
-            scores_of_normals = scorer.calibration(k).scores
-        calibration = make_calibration(
-            scores_of_normals, parameters.false_alarm_rate or state.settings.false_alarm_rate
-        )
+            computed = scorer.calibration(k)
+        rate = parameters.false_alarm_rate or state.settings.false_alarm_rate
+        calibration, scores_of_normals = _border(state, k, computed, rate)
         results: list[dict[str, Any]] = [{} for _ in range(len(images.places) + len(images.problems))]
         for place, fault in images.problems.items():
             results[place] = {"problem": fault}
@@ -92,3 +94,20 @@ def score_live(state: CollectionState, images: Vectors, parameters: ScoreParamet
             "results": results,
         }
     return answer, 207 if images.problems else 200
+
+
+def _border(
+    state: CollectionState, k: int, computed: CalibrationScores, rate: float
+) -> tuple[Calibration, NDArray[np.float64]]:
+    """The border at a rate, and the calibration scores in ascending order: worked out once and not by every request."""
+    place = ("borders", k)
+    kept: tuple[CalibrationScores, NDArray[np.float64], dict[float, Calibration]] | None = state.cache.get(place)
+    if kept is None or kept[0] is not computed:
+        kept = state.cache[place] = (computed, np.sort(computed.scores.astype(np.float64)), {})
+    _, ascending, borders = kept
+    border = borders.get(rate)
+    if border is None:
+        if len(borders) >= BORDERS_KEPT:
+            borders.clear()
+        border = borders[rate] = make_calibration(ascending, rate)
+    return border, ascending

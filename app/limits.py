@@ -17,6 +17,8 @@ from app.observe import stage
 
 Result = TypeVar("Result")
 RATE_BYTES = 4096  # a second: the slowest line that is waited for
+REFUSED_AT_ONCE = 20  # in a second: the next are held back, else refusing takes the time of those who are served
+HELD_BACK_S = 1.0  # as long as `Retry-After` would have them wait
 _deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
 
 
@@ -25,7 +27,8 @@ class Slots:
 
     The event loop never computes. More than `waiting` requests in line are refused with 503, so that memory stays
     bounded under any load, and so is one that has stood in line for `deadline_s`. What is left of that time then is
-    what `remaining_s` tells in the thread.
+    what `remaining_s` tells in the thread. Where many are refused they hear of it a moment later, so that callers who
+    ask again at once cannot keep the service busy with refusing.
     """
 
     def __init__(self, working: int, waiting: int, deadline_s: float) -> None:
@@ -34,6 +37,7 @@ class Slots:
         self._deadline_s = deadline_s
         self._places = working + waiting
         self._taken = 0
+        self._refused, self._refusing_since = 0, 0.0  # in the second that began then
         self.is_ending = False  # nobody is to wait any more for what may come later
 
     @property
@@ -49,6 +53,7 @@ class Slots:
     async def run(self, work: Callable[..., Result], *arguments: Any, **named: Any) -> Result:
         """The result of `work(*arguments, **named)`, computed in a thread. Raises Busy: line full or slow."""
         if self._taken >= self._places:
+            await self._hold_back()
             raise Busy("Too many requests are waiting; try again shortly.")
         self._taken += 1
         deadline = time.monotonic() + self._deadline_s
@@ -65,6 +70,15 @@ class Slots:
             if is_working:
                 self._limiter.release_on_behalf_of(place)
             self._taken -= 1
+
+    async def _hold_back(self) -> None:
+        """Keep a refusal for a moment where it is one of many."""
+        now = time.monotonic()
+        if now - self._refusing_since >= 1.0:
+            self._refused, self._refusing_since = 0, now
+        self._refused += 1
+        if self._refused > REFUSED_AT_ONCE and not self.is_ending:
+            await anyio.sleep(HELD_BACK_S)
 
     async def _got_place(self, place: object) -> bool:
         """Whether there was a place in time."""

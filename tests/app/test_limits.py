@@ -7,6 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
+from app import limits
 from app.bodies import BodyLimit
 from app.errors import Busy, TooLarge
 from app.limits import LeaveWhenGone, Slots, remaining_s
@@ -190,3 +191,41 @@ def test_standing_in_line_counts_towards_the_deadline() -> None:
 
     anyio.run(run)
     assert remaining_s(99.0) == 99.0
+
+
+def test_many_refusals_are_held_back_and_few_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "HELD_BACK_S", PATIENCE_S)
+    entered, leave = threading.Event(), threading.Event()
+    more = 5
+    told: list[str] = []
+
+    def hold() -> None:
+        entered.set()
+        assert leave.wait(PATIENCE_S)
+
+    async def ask(slots: Slots) -> None:
+        with pytest.raises(Busy) as refused:
+            await slots.run(lambda: None)
+        told.append(refused.value.code)
+
+    async def run() -> None:
+        slots = Slots(working=1, waiting=0, deadline_s=PATIENCE_S)
+        async with anyio.create_task_group() as working:
+            working.start_soon(slots.run, hold)
+            await anyio.to_thread.run_sync(entered.wait)
+            async with anyio.create_task_group() as asking:
+                for _ in range(limits.REFUSED_AT_ONCE + more):
+                    asking.start_soon(ask, slots)
+                with anyio.fail_after(PATIENCE_S / 3):
+                    while len(told) < limits.REFUSED_AT_ONCE:
+                        await anyio.sleep(0)
+                await anyio.wait_all_tasks_blocked()
+                assert told == [Busy.code] * limits.REFUSED_AT_ONCE
+                assert slots.waiting == 0  # whoever is held back stands in nobody's way
+                asking.cancel_scope.cancel()
+            slots.is_ending = True  # nobody is kept then
+            with anyio.fail_after(PATIENCE_S / 3):
+                await ask(slots)
+            leave.set()
+
+    anyio.run(run)

@@ -241,7 +241,12 @@ class Settings(BaseSettings):
         int, Field(ge=1, le=256, description="Requests worked on at the same time; further ones wait.")
     ] = 32  # twice what the network takes at once: the next batch is decoded while one is computed
     queue_limit_requests: Annotated[
-        int, Field(ge=1, le=100_000, description="Requests that may wait for a slot before 503 is answered.")
+        int,
+        Field(
+            ge=1,
+            le=100_000,
+            description="Requests that may wait for a slot before 503 is answered, at once or, to many, after a second.",
+        ),
     ] = 256
     queue_limit_images: Annotated[
         int, Field(ge=1, le=100_000, description="Images that may wait for the network before 503 is answered.")

@@ -48,7 +48,7 @@ def small_copy(data: bytes, limits: ImageLimits, parameters: dict[str, Any]) -> 
 
 def grey(data: bytes, limits: ImageLimits, _parameters: dict[str, Any]) -> Answer:
     """A grey copy of 32 by 32 pixels, as perceptual hashes read it."""
-    image = Image.fromarray(decode_image(data, limits).pixels).convert("L")
+    image = decode_raster(data, limits).image.convert("L")
     return {}, image.resize((GREY_SIDE, GREY_SIDE), Image.Resampling.LANCZOS).tobytes()
 
 

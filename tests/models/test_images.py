@@ -1,5 +1,6 @@
 """The decoder: every mode and format it promises, every refusal, and hostile bytes."""
 
+import hashlib
 import io
 import struct
 import subprocess
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, TiffImagePlugin
 
 from models.errors import ImageTooLarge, ImageUnreadable, InputError, ParameterInvalid
-from models.images import DecodedImage, ImageLimits, decode_image, pixel_sha256, thumbnail
+from models.images import STRIP_BYTES, DecodedImage, ImageLimits, decode_image, decode_raster, pixel_sha256, thumbnail
 
 LIMITS = ImageLimits()
 FORMATS = ("JPEG", "PNG", "WebP", "BMP", "TIFF", "GIF")
@@ -498,6 +499,16 @@ def test_the_pixel_digest_ignores_the_encoding_and_nothing_else() -> None:
     assert pixel_sha256(decode(encode(Image.fromarray(flat), "PNG"))) != pixel_sha256(
         decode(encode(Image.fromarray(flat.reshape(4, 4, 3)), "PNG"))
     )
+
+
+@pytest.mark.parametrize("size", [(7, 5), (1000, 700), (STRIP_BYTES // 3 + 1, 2)])  # one strip, some, one for each row
+def test_pixels_and_their_hash_do_not_depend_on_how_they_are_packed(size: tuple[int, int]) -> None:
+    levels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    limits = replace(LIMITS, side_max=max(size))
+    raster = decode_raster(encode(Image.fromarray(levels), "PNG"), limits)
+    assert np.array_equal(raster.pixels, levels)
+    packed = struct.pack("<QQ", size[1], size[0]) + levels.tobytes()
+    assert raster.pixel_sha256() == hashlib.sha256(packed).hexdigest()
 
 
 def test_thumbnails_are_upright_small_and_never_enlarged() -> None:

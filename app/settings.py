@@ -245,7 +245,7 @@ class Settings(BaseSettings):
         Field(
             ge=1,
             le=100_000,
-            description="Requests that may wait for a slot before 503 is answered, at once or, to many, after a second.",
+            description="Requests that may wait for a slot before 503 is answered, to many after a second.",
         ),
     ] = 256
     queue_limit_images: Annotated[

@@ -306,10 +306,11 @@ def test_the_fingerprint_follows_what_decides_a_vector_and_nothing_else() -> Non
 
 
 def test_a_change_of_decoder_rules_changes_the_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
-    base = EmbeddingIdentity("resnet18", "stand-in", "ab" * 32, (4,), Preprocessing(64))
-    before = base.fingerprint
+    facts = ("resnet18", "stand-in", "ab" * 32, (4,), Preprocessing(64))
+    before = EmbeddingIdentity(*facts)
+    assert EmbeddingIdentity(*facts).fingerprint == before.fingerprint
     monkeypatch.setattr("models.backbones.embedder.DECODER_RULES", 99)
-    assert base.fingerprint != before
+    assert EmbeddingIdentity(*facts).fingerprint != before.fingerprint
 
 
 def test_the_runtime_is_recorded_apart(embedder: Embedder) -> None:

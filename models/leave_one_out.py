@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index import Metric, Neighbours, VectorIndex, make_index
+from index import Metric, Neighbours, VectorIndex
+from index.distances import pair_distances, unit_rows
 from models.errors import ParameterInvalid
 
 CALIBRATION_ROWS = 2000
@@ -36,6 +37,7 @@ Progress = Callable[[int, int], None]
 
 _SEARCH_ROWS = 256  # queries in one search: bounds the memory of any index behind it
 _MERGE_ROWS = 1024  # new images compared with the calibration rows at once
+_PAIRS = 1024  # vectors measured against one another at once: 2 MB at width 512
 _EAGER_ROWS = 1024  # larger batches leave the search for their own calibration rows to the first reader
 _WIDEST = 64  # extra neighbours fetched to see past a group; larger groups are searched by restriction
 
@@ -187,6 +189,7 @@ class NearestRows:
         self.ids = np.zeros(0, dtype=np.int64)
         self._vectors = np.zeros((0, targets.width), dtype=np.float32)
         self._sighted = np.zeros((0, targets.width), dtype=np.float32)
+        self._squares = np.zeros(0)  # of the lengths of these
         self._nearest = _nothing(0, depth)
         self._known = np.zeros(0, dtype=np.int64)
         self._complete = np.zeros(0, dtype=np.bool_)
@@ -194,9 +197,11 @@ class NearestRows:
     def enter(self, ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
         """Follow more rows; their neighbours are searched when first asked for."""
         empty = _nothing(ids.size, self.depth)
+        sighted = self._as_sighted(vectors)
         self.ids = np.concatenate([self.ids, ids])
         self._vectors = np.concatenate([self._vectors, vectors])
-        self._sighted = np.concatenate([self._sighted, self._as_sighted(vectors)])
+        self._sighted = np.concatenate([self._sighted, sighted])
+        self._squares = np.concatenate([self._squares, _squares(sighted)])
         self._nearest = Neighbours(
             ids=np.concatenate([self._nearest.ids, empty.ids]),
             distances=np.concatenate([self._nearest.distances, empty.distances]),
@@ -217,6 +222,7 @@ class NearestRows:
     def restore(self, arrays: Mapping[str, NDArray[Any]], vectors: NDArray[np.float32]) -> None:
         """Take up exported rows, whose vectors (rows, D) are given, in place of those followed now."""
         self.ids, self._vectors, self._sighted = arrays["ids"].copy(), vectors, self._as_sighted(vectors)
+        self._squares = _squares(self._sighted)
         self._nearest = Neighbours(arrays["nearest_ids"].copy(), arrays["nearest_distances"].copy())
         self._known, self._complete = arrays["known"].copy(), arrays["complete"].copy()
 
@@ -228,6 +234,7 @@ class NearestRows:
         """Stop following rows; unknown ones are ignored."""
         stay = ~np.isin(self.ids, ids)
         self.ids, self._vectors, self._sighted = self.ids[stay], self._vectors[stay], self._sighted[stay]
+        self._squares = self._squares[stay]
         self._nearest = Neighbours(ids=self._nearest.ids[stay], distances=self._nearest.distances[stay])
         self._known, self._complete = self._known[stay], self._complete[stay]
 
@@ -235,14 +242,21 @@ class NearestRows:
         """Merge targets that were just added, none of which may be a row."""
         for start in range(0, ids.size, _MERGE_ROWS):
             part = slice(start, start + _MERGE_ROWS)
-            rows = self._rows_in_reach(vectors[part])
-            if rows.size:
-                # A small index of the newcomers gives the same bits as a search over everything: an index
-                # measures each distance it returns from the two rows alone.
-                newcomers = make_index("flat", width=self._targets.width, metric=self._targets.metric)
-                newcomers.add(ids[part], vectors[part])
-                fresh = nearest_others(newcomers, self.ids[rows], self._vectors[rows], self.depth, self._groups)
-                self._merge(rows, fresh)
+            rows = np.flatnonzero(self._complete | (self._known > 0))  # the others are still to be searched
+            if not rows.size:
+                return
+            others = np.ones((rows.size, ids[part].size), dtype=np.bool_)
+            if self._groups:
+                own, theirs = self._groups.codes(self.ids[rows]), self._groups.codes(ids[part])
+                others = (own[:, None] != theirs) | (own[:, None] < 0)
+            # A list stays all there is only while every newcomer finds room in it, the distant ones too.
+            complete = self._complete[rows] & (self._known[rows] + others.sum(axis=1) <= self.depth)
+            near = others & self._in_reach(rows, vectors[part])
+            touched = np.flatnonzero(near.any(axis=1))
+            if touched.size:
+                fresh = self._measured(rows[touched], near[touched], ids[part], vectors[part])
+                self._merge(rows[touched], fresh)
+            self._complete[rows] = complete
 
     def _as_sighted(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         if self._targets.metric is not Metric.COSINE:
@@ -251,32 +265,55 @@ class NearestRows:
         sighted: NDArray[np.float32] = np.divide(vectors, lengths, where=lengths > 0, out=np.zeros(vectors.shape))
         return sighted.astype(np.float32)
 
-    def _rows_in_reach(self, vectors: NDArray[np.float32]) -> NDArray[np.intp]:
-        """Rows whose list a newcomer may enter: all of those, and few others.
+    def _in_reach(self, rows: NDArray[np.intp], vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Which newcomers may enter the list of each row, (rows, newcomers): all of those that do, and few others.
 
-        One matrix product; in a large bank it leaves a handful of rows to measure. Its rounding is bounded,
-        and the bound is doubled to cover that of the distances it is compared with.
+        One matrix product; it leaves few pairs to measure. Its rounding is bounded, and the bound is doubled to cover
+        that of the distances it is compared with.
         """
-        if not (self._complete | (self._known > 0)).any():  # all are still to be searched, as while a bank loads
-            return np.zeros(0, dtype=np.intp)
         newcomers = self._as_sighted(vectors)
-        row_squares = (self._sighted.astype(np.float64) ** 2).sum(axis=1)
-        new_squares = (newcomers.astype(np.float64) ** 2).sum(axis=1)
-        squares = row_squares[:, None] + new_squares - 2.0 * (self._sighted @ newcomers.T)
+        row_squares, new_squares = self._squares[rows], _squares(newcomers)
+        sighted = self._sighted if rows.size == self.ids.size else self._sighted[rows]
+        squares = row_squares[:, None] + new_squares - 2.0 * (sighted @ newcomers.T)
         rounding = 2.0 * (self._targets.width + 16) * 2.0**-24
         slack = rounding * (np.sqrt(row_squares)[:, None] + np.sqrt(new_squares)) ** 2
 
-        edge = self._nearest.distances[np.arange(self.ids.size), np.maximum(self._known - 1, 0)]
-        edge = edge.astype(np.float64)
+        known = self._known[rows]
+        edge = self._nearest.distances[rows, np.maximum(known - 1, 0)].astype(np.float64)
         reach = 2.0 * edge if self._targets.metric is Metric.COSINE else edge**2
         reach *= 1.0 + 1e-4
-        reach[self._complete & (self._known < self.depth)] = np.inf
+        reach[self._complete[rows] & (known < self.depth)] = np.inf
         # A vector of zeros has no angle: it is at distance 1 from everything, whatever the product says.
         if self._targets.metric is Metric.COSINE:
             blank = (row_squares == 0)[:, None] | (new_squares == 0)
             squares[blank], slack[blank] = 2.0, 1e-3
-        inside = (squares <= reach[:, None] + slack).any(axis=1)
-        return np.flatnonzero(inside & (self._complete | (self._known > 0)))
+        inside: NDArray[np.bool_] = squares <= reach[:, None] + slack
+        return inside
+
+    def _measured(
+        self, rows: NDArray[np.intp], near: NDArray[np.bool_], ids: NDArray[np.int64], vectors: NDArray[np.float32]
+    ) -> Neighbours:
+        """The nearest newcomers of each row among those marked in `near`; the same bits as a search gives.
+
+        Shapes: rows (R,), near (R, B), ids (B,), vectors (B, D) -> (R, depth).
+        """
+        metric = self._targets.metric
+        asked, newcomers = self._vectors[rows], vectors
+        if metric is Metric.COSINE:
+            asked, newcomers = unit_rows(asked), unit_rows(newcomers)
+        row, column = np.nonzero(near)
+        distances = np.empty(row.size, dtype=np.float32)
+        for start in range(0, row.size, _PAIRS):
+            some = slice(start, start + _PAIRS)
+            distances[some] = pair_distances(metric, asked[row[some]], newcomers[column[some]])
+        order = np.lexsort((ids[column], distances, row))
+        row, column, distances = row[order], column[order], distances[order]
+        place = np.arange(row.size) - np.searchsorted(row, row)  # how many of its row come before
+        kept = place < self.depth
+        fresh = _nothing(rows.size, self.depth)
+        fresh.ids[row[kept], place[kept]] = ids[column[kept]]
+        fresh.distances[row[kept], place[kept]] = distances[kept]
+        return fresh
 
     def _merge(self, rows: NDArray[np.intp], fresh: Neighbours) -> None:
         old_ids, old_distances = self._nearest.ids[rows], self._nearest.distances[rows]
@@ -293,9 +330,7 @@ class NearestRows:
         order = np.lexsort((np.where(ids < 0, np.iinfo(np.int64).max, ids), distances))[:, : self.depth]
         self._nearest.ids[rows] = np.take_along_axis(ids, order, axis=1)
         self._nearest.distances[rows] = np.take_along_axis(distances, order, axis=1)
-        total = known + counted.sum(axis=1)
-        self._complete[rows] = complete & (total <= self.depth)
-        self._known[rows] = np.minimum(total, self.depth)
+        self._known[rows] = np.minimum(known + counted.sum(axis=1), self.depth)
 
     def targets_removed(self, ids: NDArray[np.int64]) -> None:
         """Strike removed targets from the lists; what is left of a list stays exact."""
@@ -503,6 +538,11 @@ class LeaveOneOutTable:
             stay = ~np.isin(self._nearest.ids, ids)
             self._nearest.leave(ids)
             self._row_keys = self._row_keys[stay]
+
+
+def _squares(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+    squares: NDArray[np.float64] = (vectors.astype(np.float64) ** 2).sum(axis=1)
+    return squares
 
 
 def _nothing(rows: int, k: int) -> Neighbours:

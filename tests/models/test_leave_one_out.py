@@ -266,6 +266,31 @@ def test_a_removed_calibration_row_is_replaced_by_the_next_key():
     assert len(table) == 4
 
 
+def test_a_list_that_was_all_there_is_learns_of_what_lies_beyond_it():
+    # Rows remember two others. Of three images each knows all; a fourth is too far to enter a list.
+    index = make_index("exact", width=1, metric=Metric.L2)
+    table = LeaveOneOutTable(index, depth=2)
+
+    def add(values: dict[int, float]) -> None:
+        numbers = np.array(list(values))
+        index.add(numbers, np.array(list(values.values()), dtype=np.float32)[:, None])
+        table.add(numbers, numbers.astype(np.uint64))
+
+    add({0: 0.0, 1: 1.0, 2: 2.0})
+    assert table.nearest(2).ids[0].tolist() == [1, 2]
+    add({3: 100.0})
+    gone = np.array([1, 2])
+    index.remove(gone)
+    table.remove(gone)
+    assert table.nearest(1).ids.tolist() == [[3], [0]]
+    # More at once than are remembered, into lists that were all there is.
+    add({number: float(number) for number in range(4, 9)})
+    gone = np.array([4, 5])
+    index.remove(gone)
+    table.remove(gone)
+    assert table.nearest(2).ids[0].tolist() == [6, 7]
+
+
 def test_whole_bank_with_progress():
     generator = np.random.default_rng(3)
     values = generator.normal(size=(600, 4)).astype(np.float32)

@@ -40,8 +40,8 @@ class Ticket:
         self.finished = 0
         self.failure: BaseException | None = None
         self.has_ended = False
-        self._end = threading.Lock()  # held until then: an Event takes several times as long to set and to wait for
-        self._end.acquire()
+        self._gate = threading.Lock()  # held until then: an Event takes several times as long to set and to wait for
+        self._gate.acquire()
 
     def result(self) -> NDArray[np.float32]:
         """Vectors of the images, in their order, (n, width); waits for them no longer than the deadline.
@@ -51,8 +51,8 @@ class Ticket:
             queue.
         """
         remaining_s = self._owner.remaining_s(self)
-        if self._end.acquire(timeout=-1 if remaining_s is None else min(remaining_s, threading.TIMEOUT_MAX)):
-            self._end.release()  # for whoever asks again
+        if self._gate.acquire(timeout=-1 if remaining_s is None else min(remaining_s, threading.TIMEOUT_MAX)):
+            self._gate.release()  # for whoever asks again
         else:
             self.cancel()
         # What the network raised belongs to this ticket alone, so that raising it here shares no traceback.
@@ -69,7 +69,7 @@ class Ticket:
         if not self.has_ended:
             self.failure = failure
             self.has_ended = True
-            self._end.release()
+            self._gate.release()
 
 
 class BatchingEmbedder:

@@ -1,6 +1,6 @@
 """Bytes to pixels: the only decoder of the service.
 
-Every image, whether it is learnt from, asked about or shown, passes `decode_image`, so that a score served
+Every image, whether it is learnt from, asked about or shown, passes `decode_raster`, so that a score served
 equals a score evaluated. The rules below are part of an embedding's identity through `DECODER_RULES`: whoever
 changes a rule raises that number, and old vectors are then refused instead of being mixed with new ones.
 
@@ -206,13 +206,6 @@ def decode_raster(data: bytes, limits: ImageLimits, side: int | None = None) -> 
     if scale > 1:
         width, height = full[::-1] if turn in _TURNS_ON_EDGE else full
     return Raster(upright, kind, width, height, scale)
-
-
-def pixel_sha256(decoded: DecodedImage) -> str:
-    """SHA-256 in hex of size and pixels: equal for equal pictures, however they were encoded."""
-    digest = hashlib.sha256(struct.pack("<QQ", decoded.height, decoded.width))
-    digest.update(np.ascontiguousarray(decoded.pixels).data)
-    return digest.hexdigest()
 
 
 def thumbnail(data: bytes, limits: ImageLimits, side: int = 256) -> bytes:

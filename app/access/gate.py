@@ -158,11 +158,12 @@ def _presented(headers: dict[bytes, bytes], path: str) -> str | None:
 def _is_within(scope: Scope) -> bool:
     """Whether a connection came in on this machine's own address, or on none at all."""
     server = scope.get("server")
-    return server is None or _is_loopback(server[0])
+    return server is None or _is_own_address(server[0])
 
 
 @lru_cache(maxsize=256)
-def _is_loopback(server: str) -> bool:
+def _is_own_address(server: str) -> bool:
+    """Whether nobody else reaches an address that a connection came in on."""
     try:
         return ip_address(server).is_loopback
     except ValueError:  # a socket's path, or a client in this process

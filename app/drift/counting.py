@@ -60,10 +60,9 @@ class PValueCounts:
     # Below: with the lock held.
 
     def _count_loose(self) -> None:
-        for (key, n), p_values in self._loose.items():
+        loose, self._loose, self._loose_n = self._loose, {}, 0
+        for (key, n), p_values in loose.items():
             self._add(key, counted(p_values, n))
-        self._loose.clear()
-        self._loose_n = 0
 
     def _add(self, key: Key, one: Counted) -> None:
         known = self._waiting.get(key)

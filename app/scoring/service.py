@@ -62,9 +62,7 @@ def score_live(state: CollectionState, images: Vectors, parameters: ScoreParamet
         for place, fault in images.problems.items():
             results[place] = {"problem": fault}
         if images.places:
-            exclude = None
-            if any(one is not None for one in images.stored):
-                exclude = np.array([-1 if one is None else one.pk for one in images.stored], np.int64)
+            exclude = np.array([-1 if one is None else one.pk for one in images.stored], np.int64)
             with stage("score"):
                 found = scorer.score(images.vectors, k=k, neighbours=shown, exclude=exclude)
             p = p_values(found.score, scores_of_normals) if calibration.n else None

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from queue import Empty, SimpleQueue
 from typing import Any
 
 from models.decoding.tasks import Answer
@@ -35,9 +34,7 @@ class DecodingPool:
         self._memory_bytes = memory_bytes
         self._limit_s = limit_s
         self._command = tuple(command)
-        self._places: SimpleQueue[None] = SimpleQueue()  # one for each worker; many threads stand in line for them
-        for _ in range(workers):
-            self._places.put(None)
+        self._places = threading.BoundedSemaphore(workers)
         self._lock = threading.Lock()
         self._idle: list[_Worker] = []  # the last one used is used next, so that its memory is warm
         self._all: set[_Worker] = set()
@@ -60,10 +57,8 @@ class DecodingPool:
             DeadlinePassed: no process was free in time.
             DecoderUnavailable: no process can be started.
         """
-        try:
-            self._places.get(timeout=wait_s)
-        except Empty:
-            raise DeadlinePassed("No decoder was free before the request's time was up; try again shortly.") from None
+        if not self._places.acquire(timeout=wait_s):
+            raise DeadlinePassed("No decoder was free before the request's time was up; try again shortly.")
         try:
             for turn in range(TRIES):
                 worker = self._worker(is_new=turn > 0)
@@ -81,7 +76,7 @@ class DecodingPool:
                 finally:
                     self._after(worker, is_kept=is_kept)
         finally:
-            self._places.put(None)
+            self._places.release()
         raise ImageCrashed(
             f"`image` must be one that decodes; got {len(data)} bytes that end the process which decodes them. Save it "
             "again with another program."

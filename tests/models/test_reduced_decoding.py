@@ -12,7 +12,7 @@ from models.backbones.choice import EngineChoice
 from models.backbones.embedder import Embedder
 from models.backbones.loader import EmbeddingSpec, load_embedder
 from models.errors import ImageTooLarge, ImageUnreadable
-from models.images import DecodedImage, ImageLimits, decode_image, decode_raster, pixel_sha256
+from models.images import DecodedImage, ImageLimits, decode_image, decode_raster
 
 LIMITS = ImageLimits()
 COSINE_MIN = 0.995  # of the vector from the reduced raster to that from the full one
@@ -103,7 +103,7 @@ def test_adding_and_scoring_see_the_same_pixels(embedder: Embedder, photographs)
     scored, added = embedder.prepare(data, LIMITS), embedder.prepare(data, LIMITS, with_pixel_sha256=True)
     np.testing.assert_array_equal(scored.tensor, added.tensor)
     assert scored.pixel_sha256 is None
-    assert added.pixel_sha256 == pixel_sha256(decode_image(data, LIMITS))
+    assert added.pixel_sha256 == decode_raster(data, LIMITS).pixel_sha256()
     assert (added.width, added.height) == (500, 400)
 
 

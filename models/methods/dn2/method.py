@@ -236,6 +236,8 @@ class LiveDN2:
             raise ParameterInvalid(f"`neighbours` of method `dn2` must be 0 or more; got {neighbours}.")
         if exclude is not None and exclude.shape != vectors.shape[:1]:
             raise ParameterInvalid(f"`exclude` must have one id per query; got {exclude.shape[0]}.")
+        if exclude is not None and (exclude < 0).all():
+            exclude = None  # nothing to leave out: a plain search does
         if len(self.bank) == 0:
             raise BankTooSmall("The bank of method `dn2` must hold at least 1 normal image; got 0.")
         used_k = self._table.usable_k(asked_k)

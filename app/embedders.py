@@ -13,7 +13,7 @@ from app.collection_state import CollectionState
 from app.limits import remaining_s
 from app.observe import stage
 from app.settings import Settings
-from models.backbones.choice import EngineChoice, check_engine
+from models.backbones.choice import EngineChoice, PrecisionName, check_engine
 from models.backbones.embedder import Embedder, PreparedImage
 from models.backbones.loader import EmbeddingSpec, default_weights, load_embedder
 from models.backbones.torch_engine import TorchEngine
@@ -109,10 +109,10 @@ class Embedders:
         return embedder
 
     def of(self, state: CollectionState) -> CollectionEmbedder:
-        """What computes vectors that may be compared with a collection's: by the usual runtime, else in float32.
+        """What computes vectors that may be compared with a collection's: the usual runtime, else the one they need.
 
         Raises:
-            RuntimeMismatch: neither fits, or the stored vectors do not even fit one another.
+            RuntimeMismatch: none fits, or the stored vectors do not even fit one another.
             FingerprintMismatch, WeightsMissing, WeightsDamaged, ParameterInvalid: as `stored`.
         """
         names = set(state.runtimes.values())
@@ -127,8 +127,11 @@ class Embedders:
         embedder = self.stored(embedding, fingerprint)
         if not names or names == {embedder.embedder.runtime.comparable_with}:
             return embedder
-        if names == {COMPARABLE}:
-            return self._get(specification, replace(self._choice, precision="float32"))
+        if len(names) == 1:
+            precision: PrecisionName = "float32" if names == {COMPARABLE} else "int8"
+            other = self._get(specification, replace(self._choice, precision=precision))
+            if names == {other.embedder.runtime.comparable_with}:
+                return other
         raise RuntimeMismatch(
             f"`vectors` of a collection must be comparable with {embedder.embedder.runtime.comparable_with}, which is "
             f"what this service computes now; got {', '.join(sorted(names))}. Set ODDITY_PRECISION as it was when the "

@@ -21,13 +21,15 @@ from app.cli.options import JsonOption, examples
 from app.cli.waiting import say
 from benchmarks.setting import setting
 from models.backbones.embedder import EmbeddingSpec
-from models.backbones.loader import load_embedder
+from models.backbones.loader import load_embedder, weights_ranges
 from models.errors import ModelsError
 from models.images import ImageLimits
+from models.preprocessing import Preprocessing
 from models.pretraining import (
     NEVER_TRAINED_ON,
     DataRecord,
     ImageFolder,
+    Int8Record,
     PretrainingConfig,
     StepBudget,
     TimeBudget,
@@ -266,6 +268,27 @@ def evaluate(
     else:
         for name, value in figures.items():
             say(f"{name}: {value:.4f}")
+
+
+@cli.command(epilog=examples("oddity pretrain ranges weights/mine.safetensors"))
+def ranges(
+    weights: Annotated[Path, typer.Argument(metavar="WEIGHTS", exists=True, dir_okay=False, help="An exported file.")],
+    backbone: Annotated[str, typer.Option(help="The architecture of the weights.")] = "resnet18",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure how far activations reach, so that the weights are served in 8-bit integers, the same everywhere.
+
+    The ranges go into the card beside the weights; collections that were begun in floating point keep it.
+    """
+    card = _card(weights, backbone)
+    with _sentences():
+        found = weights_ranges(weights, backbone, Preprocessing(card.image_size, mean=card.mean, std=card.std))
+        told = Int8Record(ranges=found, measured_by=f"oddity pretrain ranges {weights.name}")
+        measured_card(weights.parent / "card.json", backbone=backbone, figures={}, int8=told)
+    if as_json:
+        print_json(found)
+    else:
+        say(f"{weights}: {len(found)} ranges are in {weights.parent / 'card.json'}.")
 
 
 def _facts(

@@ -1,7 +1,12 @@
 """Which engine computes the vectors, at which precision: from what the settings ask to what passed the gate.
 
-The quickest candidate is tried first; one that cannot run here, or whose vectors differ too much from torch's in
-float32, is passed over with a line in the log, and the next safer one is tried. The last is torch in float32 itself.
+The quickest candidate is tried first; one that cannot run here, or whose vectors differ too much from torch's, is
+passed over with a line in the log, and the next safer one is tried. The last is torch in float32 itself.
+
+There are two functions of the same weights whose vectors are not compared: the network in floating point, and the
+network in 8-bit integers (models.backbones.quantisation). Each is judged by torch, and each is computed by several
+engines whose vectors may be mixed. Deep networks of large steps carry the rounding of floating point on until int8 of
+two engines differs visibly; int8 that was asked for is then told apart by engine and processor, and never a default.
 """
 
 import hashlib
@@ -19,7 +24,8 @@ from models.backbones import openvino_engine, torch_engine
 from models.backbones.engine import Engine
 from models.backbones.openvino_engine import OpenVinoEngine, build_graph
 from models.backbones.parity import EDITION, Parity, kept_parity, measure_parity
-from models.backbones.quantisation import quantised_graph
+from models.backbones.quantisation import range_names, ranges_sha256
+from models.backbones.ranges import measured_ranges
 from models.backbones.torch_engine import TorchEngine
 from models.errors import EngineUnusable, ParameterInvalid
 from models.preprocessing import Preprocessing
@@ -33,10 +39,10 @@ PrecisionName = Literal["auto", "exact", "float32", "bf16", "int8"]
 
 @dataclass(frozen=True, slots=True)
 class EngineChoice:
-    """What the settings ask for; `cache_folder` keeps what was measured and quantised (None: nothing is kept).
+    """What the settings ask for; `cache_folder` keeps what was measured (None: nothing is kept).
 
-    `auto` takes a GPU where there is one, else OpenVINO, and the quickest floating point that the processor has in
-    hardware. `int8` is never taken unasked. `exact` is float32 with every shortcut off.
+    `auto` takes a GPU where there is one, else OpenVINO in 8-bit integers for weights that bring their ranges, else the
+    quickest floating point that the processor has in hardware. `exact` is float32 with every shortcut off.
     """
 
     engine: EngineName = "auto"
@@ -60,6 +66,7 @@ class Network:
     tensors: Mapping[str, NDArray[np.float32]]
     stages: tuple[int, ...]
     preprocessing: Preprocessing
+    ranges: Mapping[str, float] | None = None  # of activations, for 8-bit integers, where the weights bring them
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,43 +93,74 @@ def choose_engine(network: Network, choice: EngineChoice, threads: int) -> Chose
         EngineUnusable: a GPU is asked for by name and there is none.
     """
     check_engine(choice)
-    judge: TorchEngine | None = None
-
-    def judged() -> TorchEngine:
-        nonlocal judge
-        judge = judge or TorchEngine(network.backbone, network.tensors, network.stages, threads)
-        return judge
-
-    for kind, precision in _candidates(choice):
+    judges = _Judges(network, threads)
+    for kind, precision in _candidates(choice, has_ranges=network.ranges is not None):
         what = f"{kind} {precision} for {network.backbone}"
         try:
-            engine, digest = _made(network, choice, kind, precision, threads)
-            parity = _measured(engine, digest, network, choice, judged)
+            ranges = _ranges(network, choice) if precision == "int8" else None
+            engine = _made(network, kind, precision, threads, ranges)
+            parity = _measured(engine, network, choice, judges.floating, ranges)
+            near = parity if ranges is None else _measured(engine, network, choice, judges.of(ranges), ranges, "int8")
         except EngineUnusable as error:
             log.warning("%s is passed over: %s", what, error)
             continue
-        comparable_with = _comparable_with(parity, precision, digest)
-        if comparable_with is None:
+        if not (parity.is_usable_apart if ranges is not None else _may_be_mixed(parity, precision)):
             log.warning("%s is passed over: it differs too much from float32: %s", what, parity.describe())
             continue
+        comparable_with = COMPARABLE if ranges is None else int8_name(ranges)
+        if near is not parity and not near.is_comparable:
+            log.warning("%s differs too much from torch's int8 to be mixed with it: %s", what, near.describe())
+            if choice.precision != "int8":
+                continue
+            comparable_with += f" by {engine.name} on {processor_name()}"
         log.info("%s passed the gate: %s", what, parity.describe())
         return Chosen(engine, comparable_with, parity)
-    return Chosen(judged(), COMPARABLE, None)
+    return Chosen(judges.floating(), COMPARABLE, None)
 
 
-def _candidates(choice: EngineChoice) -> Iterator[tuple[str, str]]:
+def int8_name(ranges: Mapping[str, float]) -> str:
+    """What vectors of the network in 8-bit integers with these ranges may be mixed with."""
+    return f"int8 {ranges_sha256(ranges)[:16]}"
+
+
+def _may_be_mixed(parity: Parity, precision: str) -> bool:
+    return parity.is_float32 if precision in ("float32", "exact") else parity.is_comparable
+
+
+class _Judges:
+    """Torch on the processor, of each function; loaded when there is something to judge."""
+
+    def __init__(self, network: Network, threads: int) -> None:
+        self._network = network
+        self._threads = threads
+        self._floating: TorchEngine | None = None
+
+    def floating(self) -> TorchEngine:
+        self._floating = self._floating or self._loaded("float32", None)
+        return self._floating
+
+    def of(self, ranges: Mapping[str, float]) -> Callable[[], TorchEngine]:
+        return lambda: self._loaded("int8", ranges)
+
+    def _loaded(self, precision: str, ranges: Mapping[str, float] | None) -> TorchEngine:
+        one = self._network
+        return TorchEngine(one.backbone, one.tensors, one.stages, self._threads, precision=precision, ranges=ranges)
+
+
+def _candidates(choice: EngineChoice, *, has_ranges: bool) -> Iterator[tuple[str, str]]:
     """Engine and precision, the first choice first; torch in float32 comes after all of them."""
     gpu = torch_engine.gpu_precisions() if choice.engine in ("auto", "cuda") else ()
     kind, native = ("cuda", gpu) if gpu else ("openvino", openvino_engine.native_precisions())
     if choice.engine == "torch":
-        if choice.precision not in ("auto", "exact", "float32"):
-            log.warning("torch on a processor computes in float32 only, not in %s", choice.precision)
+        kind, native = "torch", ()
+        if choice.precision == "bf16":
+            log.warning("torch on a processor computes in float32, not in bf16")
+    if choice.precision == "int8" or (choice.precision == "auto" and has_ranges and kind == "openvino"):
+        yield kind, "int8"
+    if choice.precision == "int8" and kind != "torch":
+        yield "torch", "int8"  # slow, and better than to refuse what is stored
+    if kind == "torch":
         return
-    if choice.precision == "int8":
-        if kind == "openvino":
-            yield kind, "int8"
-        else:
-            log.warning("int8 is computed by OpenVINO only; the GPU serves in floating point")
     if choice.precision == "bf16" and "bf16" not in native:
         log.warning("bf16 is passed over: this processor does not compute in it natively")
     if choice.precision in ("auto", "bf16", "int8") and "bf16" in native:
@@ -130,30 +168,36 @@ def _candidates(choice: EngineChoice) -> Iterator[tuple[str, str]]:
     yield kind, "exact" if choice.precision == "exact" else "float32"
 
 
-def _made(network: Network, choice: EngineChoice, kind: str, precision: str, threads: int) -> tuple[Engine, str]:
-    """The engine, and what tells its weights apart from the same network's in another precision."""
-    name = "float32" if precision == "exact" else precision
-    if kind == "cuda":
-        engine = TorchEngine(network.backbone, network.tensors, network.stages, threads, device="cuda", precision=name)
-        return engine, ""
-    side = network.preprocessing.image_size
+def _ranges(network: Network, choice: EngineChoice) -> Mapping[str, float]:
+    if network.ranges is not None:
+        return network.ranges
+    facts: dict[str, object] = {"backbone": network.backbone, "weights": network.weights_sha256}
 
     def build() -> object:
-        return build_graph(network.backbone, network.tensors, network.stages, side)
+        return build_graph(network.backbone, network.tensors, network.stages, network.preprocessing.image_size)
 
-    if precision != "int8":
-        return OpenVinoEngine(build(), name, threads, is_exact=precision == "exact"), ""
-    facts: dict[str, object] = {
-        "backbone": network.backbone,
-        "weights": network.weights_sha256,
-        "stages": list(network.stages),
-    }
-    graph, digest = quantised_graph(facts, build, network.preprocessing, choice.cache_folder)
-    return OpenVinoEngine(graph, "int8", threads), digest
+    return measured_ranges(facts, range_names(network.tensors), build, network.preprocessing, choice.cache_folder)
+
+
+def _made(network: Network, kind: str, precision: str, threads: int, ranges: Mapping[str, float] | None) -> Engine:
+    name = "float32" if precision == "exact" else precision
+    if kind != "openvino":
+        device = "cuda" if kind == "cuda" else "cpu"
+        return TorchEngine(
+            network.backbone, network.tensors, network.stages, threads, device=device, precision=name, ranges=ranges
+        )
+    side = network.preprocessing.image_size
+    graph = build_graph(network.backbone, network.tensors, network.stages, side, ranges)
+    return OpenVinoEngine(graph, name, threads, is_exact=precision == "exact")
 
 
 def _measured(
-    engine: Engine, digest: str, network: Network, choice: EngineChoice, judged: Callable[[], Engine]
+    engine: Engine,
+    network: Network,
+    choice: EngineChoice,
+    judge: Callable[[], Engine],
+    ranges: Mapping[str, float] | None,
+    against: str = "float32",
 ) -> Parity:
     key = {
         "edition": EDITION,
@@ -163,20 +207,12 @@ def _measured(
         "preprocessing": network.preprocessing.describe(),
         "engine": engine.name,
         "precision": engine.precision,
-        "quantised": digest,
+        "ranges": None if ranges is None else ranges_sha256(ranges),
+        "against": against,
         "hints": engine.hints,
         "processor": processor_name(),
         "versions": library_versions(),
     }
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
     path = None if choice.cache_folder is None else choice.cache_folder / "parity" / f"{name}.json"
-    return kept_parity(path, lambda: measure_parity(engine, judged(), network.preprocessing))
-
-
-def _comparable_with(parity: Parity, precision: str, digest: str) -> str | None:
-    """What the engine's vectors may be mixed with; None: it may not serve."""
-    if precision in ("float32", "exact"):
-        return COMPARABLE if parity.is_float32 else None
-    if parity.is_comparable:
-        return COMPARABLE
-    return f"int8 {digest[:16]}" if precision == "int8" and parity.is_usable_apart else None
+    return kept_parity(path, lambda: measure_parity(engine, judge(), network.preprocessing))

@@ -1,8 +1,10 @@
 """From what a user named to a working embedder; the source of the weights is never chosen silently."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +12,9 @@ from numpy.typing import NDArray
 from models.backbones.choice import EngineChoice, Network, choose_engine
 from models.backbones.embedder import Embedder, EmbeddingIdentity, EmbeddingSpec
 from models.backbones.network import tensor_shapes
+from models.backbones.openvino_engine import build_graph
+from models.backbones.quantisation import has_ranges, range_names
+from models.backbones.ranges import measured_ranges
 from models.backbones.record import BackboneRecord
 from models.backbones.resnet import BACKBONES
 from models.backbones.stand_in import stand_in_weights
@@ -35,6 +40,7 @@ class _Source:
     image_size: int
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    ranges: dict[str, float] | None = None  # of activations, for 8-bit integers
 
 
 def default_weights(backbone: str = "resnet18", *, embedded_folder: Path = EMBEDDED_FOLDER) -> str:
@@ -42,7 +48,7 @@ def default_weights(backbone: str = "resnet18", *, embedded_folder: Path = EMBED
 
     For whoever fills in a default and shows it; load_embedder itself never replaces one by the other.
     """
-    return "embedded" if backbone in _embedded_cards(embedded_folder) else "stand-in"
+    return "embedded" if backbone in _cards(embedded_folder) else "stand-in"
 
 
 def load_embedder(
@@ -85,9 +91,25 @@ def load_embedder(
         stages=spec.stages,
         preprocessing=preprocessing,
     )
-    network = Network(record.name, identity.weights_sha256, tensors, spec.stages, preprocessing)
+    network = Network(record.name, identity.weights_sha256, tensors, spec.stages, preprocessing, source.ranges)
     chosen = choose_engine(network, choice, threads)
     return Embedder(identity, chosen.engine, record.stage_widths, chosen.comparable_with)
+
+
+def weights_ranges(path: Path, backbone: str, preprocessing: Preprocessing) -> dict[str, float]:
+    """How far activations reach under the weights of a file, for 8-bit integers; nothing is kept.
+
+    Raises:
+        WeightsDamaged: the file is not one of weights, or does not fit the backbone.
+        EngineUnusable: NNCF or OpenVINO is absent, or refuses the network.
+    """
+    shapes = tensor_shapes(backbone)
+    tensors = checked_weights(read_weights(path), shapes, backbone=backbone, source=str(path))
+
+    def build() -> object:
+        return build_graph(backbone, tensors, (4,), preprocessing.image_size)
+
+    return measured_ranges({}, range_names(shapes), build, preprocessing, None)
 
 
 def _find(
@@ -107,7 +129,16 @@ def _find(
     path = weights_folder / spec.weights.removeprefix("file:")
     if not path.is_file():
         raise WeightsMissing(f"`weights` of backbone `{record.name}` must name a file that exists; got {path}.")
-    return _Source(read_weights(path), str(path), record.image_size, record.mean, record.std)
+    tensors = read_weights(path)
+    return _Source(tensors, str(path), record.image_size, record.mean, record.std, _ranges_beside(path, record))
+
+
+def _ranges_beside(path: Path, record: BackboneRecord) -> dict[str, float] | None:
+    """Those of the card that lies beside a file of weights, where it is of this very file."""
+    card = _cards(path.parent).get(record.name)
+    if card is None or card.file != path.name or card.sha256 != file_sha256(path):
+        return None
+    return _checked_ranges(card, record)
 
 
 def _torchvision(record: BackboneRecord, weights_folder: Path) -> _Source:
@@ -128,7 +159,7 @@ def _torchvision(record: BackboneRecord, weights_folder: Path) -> _Source:
 
 
 def _embedded(record: BackboneRecord, folder: Path) -> _Source:
-    card = _embedded_cards(folder).get(record.name)
+    card = _cards(folder).get(record.name)
     if card is None:
         raise WeightsMissing(
             f"`weights` embedded in this copy must include backbone `{record.name}`; got none. Name other "
@@ -143,38 +174,56 @@ def _embedded(record: BackboneRecord, folder: Path) -> _Source:
         raise WeightsDamaged(
             f"`weights` embedded in this copy must have SHA-256 {card.sha256}; got {digest} for {card.file}."
         )
-    return _Source(read_weights(path), card.file, card.image_size, card.mean, card.std)
+    ranges = _checked_ranges(card, record)
+    return _Source(read_weights(path), card.file, card.image_size, card.mean, card.std, ranges)
+
+
+def _checked_ranges(card: "_Card", record: BackboneRecord) -> dict[str, float] | None:
+    if card.ranges is not None and not has_ranges(range_names(tensor_shapes(record.name)), card.ranges):
+        raise WeightsDamaged(
+            f"`int8.ranges` in the card of {card.file} must be a number above 0 for each block and later convolution; "
+            f"got {card.ranges}. Run `oddity pretrain ranges` again."
+        )
+    return card.ranges
 
 
 @dataclass(frozen=True, slots=True)
-class _EmbeddedCard:
+class _Card:
     file: str
     sha256: str
     image_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    ranges: dict[str, float] | None
 
 
-def _embedded_cards(folder: Path) -> dict[str, _EmbeddedCard]:
+def _cards(folder: Path) -> dict[str, _Card]:
     path = folder / "card.json"
     if not path.is_file():
         return {}
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))["weights"]
-        cards: dict[str, _EmbeddedCard] = {}
+        cards: dict[str, _Card] = {}
         for entry in entries:
             mean, std = (tuple(float(value) for value in entry[key]) for key in ("mean", "std"))
-            card = _EmbeddedCard(
+            card = _Card(
                 file=str(entry["file"]),
                 sha256=str(entry["sha256"]),
                 image_size=int(entry["image_size"]),
                 mean=(mean[0], mean[1], mean[2]),
                 std=(std[0], std[1], std[2]),
+                ranges=_ranges(entry),
             )
             cards[str(entry["backbone"])] = card
-    except (ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise WeightsDamaged(
-            f"`card.json` of the embedded weights must list file, sha256, backbone, image_size, mean and std "
-            f"of each; got {path}: {error!r}."
+            f"`card.json` beside weights must list file, sha256, backbone, image_size, mean and std of each; got "
+            f"{path}: {error!r}."
         ) from error
     return cards
+
+
+def _ranges(entry: Mapping[str, Any]) -> dict[str, float] | None:
+    if entry.get("int8") is None:
+        return None
+    return {str(name): float(top) for name, top in entry["int8"]["ranges"].items()}

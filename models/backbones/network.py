@@ -1,6 +1,6 @@
 """A torchvision ResNet cut to what embeddings need: no classifier, batch normalisation folded away."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,12 @@ class FoldedNetwork:
 
     stem: torch.nn.Sequential  # convolution, ReLU, maximum pooling
     layers: tuple[torch.nn.Sequential, ...]
+
+    def blocks(self) -> Iterator[tuple[str, Any]]:
+        """The residual blocks with torchvision's names of them ("layer1.0"), in the order they run."""
+        for stage, layer in enumerate(self.layers, start=1):
+            for number, block in enumerate(layer):
+                yield f"layer{stage}.{number}", block
 
 
 def tensor_shapes(backbone: str) -> dict[str, tuple[int, ...]]:

@@ -10,7 +10,6 @@ so none is kept.
 import threading
 from collections.abc import Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from models.backbones.engine import BATCH_MAX, BATCH_SIZES, POOLED, stage_output
 from models.backbones.network import FoldedNetwork, folded_network
-from models.backbones.record import STAGES
+from models.backbones.quantisation import LEVELS, later_convolutions, rounded_weights
 from models.errors import EngineUnusable
 
 absent = ""  # why there is no OpenVINO
@@ -42,7 +41,7 @@ _HINTS = (
 
 
 class OpenVinoEngine:
-    """A network as `build_graph` or quantisation made it, compiled for the processor with every hint set.
+    """A network as `build_graph` made it, compiled for the processor with every hint set.
 
     Which outputs are computed is decided by compiling a part of the graph for each set of outputs asked for, when it is
     asked for first: maps of early stages do not cost the later ones.
@@ -121,11 +120,6 @@ def require_openvino() -> None:
         raise EngineUnusable(f"`engine` openvino must be installed; importing it failed: {absent}.")
 
 
-def save(graph: Any, path: Path) -> None:
-    """Write a graph as OpenVINO's pair of files, its numbers as they are."""
-    openvino.save_model(graph, path, compress_to_fp16=False)
-
-
 def native_precisions() -> tuple[str, ...]:
     """What this processor computes natively in OpenVINO, the quickest first of those that round floating point."""
     if openvino is None:
@@ -135,9 +129,15 @@ def native_precisions() -> tuple[str, ...]:
 
 
 def build_graph(
-    backbone: str, tensors: Mapping[str, NDArray[np.float32]], stages: Sequence[int], image_size: int
+    backbone: str,
+    tensors: Mapping[str, NDArray[np.float32]],
+    stages: Sequence[int],
+    image_size: int,
+    ranges: Mapping[str, float] | None = None,
 ) -> Any:
     """The network as an OpenVINO graph with outputs "pooled" and "stage1" to "stage4" in float32.
+
+    With ranges it is the network in 8-bit integers that models.backbones.quantisation describes.
 
     Shapes: image (1 to 16, 3, S, S) -> as Engine.run.
 
@@ -147,19 +147,20 @@ def build_graph(
     require_openvino()
     network = folded_network(backbone, tensors)
     image = ops.parameter([openvino.Dimension(1, BATCH_MAX), 3, image_size, image_size], np.float32, name="image")
-    return _graph(network, image, stages)
+    return _graph(network, image, stages, ranges)
 
 
-def _graph(network: FoldedNetwork, image: Any, stages: Sequence[int]) -> Any:
-    features = ops.max_pool(
-        ops.relu(_convolved(image, network.stem[0])), [2, 2], [1, 1], [1, 1], [1, 1], [3, 3]
-    ).output(0)
+def _graph(network: FoldedNetwork, image: Any, stages: Sequence[int], ranges: Mapping[str, float] | None) -> Any:
+    features = ops.relu(_convolved(image, network.stem[0], "conv1"))
+    if ranges is not None:  # before the maximum, which then compares bytes; after it would be the same
+        features = _rounded(features, ranges["layer1.0"])
+    features = ops.max_pool(features, [2, 2], [1, 1], [1, 1], [1, 1], [3, 3]).output(0)
     space = ops.constant(np.array([2, 3]))
     means: list[Any] = []
     results: list[Any] = []
-    for stage in STAGES:
-        for block in network.layers[stage - 1]:
-            features = _residual(features, block)
+    for stage, layer in enumerate(network.layers, start=1):
+        for number, block in enumerate(layer):
+            features = _residual(features, f"layer{stage}.{number}", block, ranges)
         if stage in stages:
             means.append(ops.reduce_mean(features, space, keep_dims=False))
         innermost = ops.transpose(features, ops.constant(np.array([0, 2, 3, 1])))
@@ -168,25 +169,47 @@ def _graph(network: FoldedNetwork, image: Any, stages: Sequence[int]) -> Any:
     return openvino.Model(results, [image], "backbone")
 
 
-def _residual(features: Any, block: Any) -> Any:
+def _residual(features: Any, name: str, block: Any, ranges: Mapping[str, float] | None) -> Any:
     """Basic and bottleneck block of torchvision's ResNet, both orders of convolutions."""
-    beside = features if block.downsample is None else _convolved(features, block.downsample[0])
-    branch = _convolved(ops.relu(_convolved(features, block.conv1)), block.conv2)
-    if hasattr(block, "conv3"):
-        branch = _convolved(ops.relu(branch), block.conv3)
+    in_bytes = ranges is not None
+    if ranges is not None and name != "layer1.0":
+        features = _rounded(features, ranges[name])
+    beside = features
+    if block.downsample is not None:
+        beside = _convolved(features, block.downsample[0], f"{name}.downsample", in_bytes=in_bytes)
+    branch = _convolved(features, block.conv1, f"{name}.conv1", in_bytes=in_bytes)
+    for part in later_convolutions(block):
+        branch = ops.relu(branch)
+        if ranges is not None:
+            branch = _rounded(branch, ranges[f"{name}.{part}"])
+        branch = _convolved(branch, getattr(block, part), f"{name}.{part}", in_bytes=in_bytes)
     return ops.relu(ops.add(branch, beside))
 
 
-def _convolved(features: Any, convolution: Any) -> Any:
+def _rounded(features: Any, top: float) -> Any:
+    low, high = ops.constant(np.float32(0)), ops.constant(np.float32(top))
+    return ops.fake_quantize(features, low, high, low, high, LEVELS)
+
+
+def _convolved(features: Any, convolution: Any, name: str, *, in_bytes: bool = False) -> Any:
     weight = convolution.weight.detach().contiguous().numpy()
     assert convolution.bias is not None
     bias = ops.constant(convolution.bias.detach().numpy().reshape(1, -1, 1, 1))
     padding = [int(side) for side in convolution.padding]
     geometry = (list(convolution.stride), padding, padding, list(convolution.dilation))
-    if convolution.groups == 1:
-        return ops.add(ops.convolution(features, ops.constant(weight), *geometry), bias)
-    grouped = weight.reshape(convolution.groups, -1, *weight.shape[1:])
-    return ops.add(ops.group_convolution(features, ops.constant(grouped), *geometry), bias)
+    groups = convolution.groups
+
+    def grouped(array: NDArray[Any]) -> Any:
+        return ops.constant(array if groups == 1 else array.reshape(groups, -1, *array.shape[1:]))
+
+    if in_bytes:
+        levels, scales = rounded_weights(weight)
+        filters = ops.multiply(ops.convert(grouped(levels), np.float32), grouped(scales))
+    else:
+        filters = grouped(weight)
+    convolved = (ops.convolution if groups == 1 else ops.group_convolution)(features, filters, *geometry)
+    convolved.set_friendly_name(name)
+    return ops.add(convolved, bias)
 
 
 def _result(node: Any, name: str) -> Any:

@@ -1,123 +1,81 @@
-"""A backbone in 8-bit integers: quantised once by NNCF on generated images, and kept on disk.
+"""A backbone in 8-bit integers: one function of the weights and of a few ranges, whatever computes it.
 
-Two of NNCF's choices are changed. The first convolution stays in float32: it takes little of the time, and in integers
-it costs neighbours on every kind of image. The ranges of activations are those that lose least by rounding, told from
-histograms, and not the extremes of the generated images: vectors of photographs then stay much closer to float32, at
-the price of some neighbours on images of little contrast (steel). `oddity bench precisions` measures both.
+What a residual block takes in, and what its second and third convolution take in, is rounded to 256 levels from nought
+to a range of its own; the weights of each filter to 127 levels of a scale of its own. Everything else is floating
+point: sums, biases, the first convolution, the way past a block, and what leaves the last one.
 
-NNCF is not needed to run a quantised network, only to make one; it takes long to import, so it is imported when a
-network is quantised for the first time.
+Engines agree on it to the rounding of floating point, because two things are left out that usual quantisers do. Weights
+have 7 bits: processors without instructions for 8-bit networks add two products in 16 bits, which 2 x 255 x 63 never
+overflows and 2 x 255 x 127 would. And the branches of a block are not rounded before they are added: engines differ in
+when they do it, and it costs neighbours. Another processor, a GPU or torch therefore scores what one of them stored.
 """
 
 import hashlib
 import json
-import logging
-import os
-import shutil
-import sys
-from collections.abc import Callable
-from contextlib import redirect_stdout
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from models.backbones import openvino_engine
-from models.backbones.made_images import EDITION as IMAGES_EDITION
-from models.backbones.made_images import made_images
-from models.backbones.weights import file_sha256
-from models.errors import EngineUnusable
-from models.preprocessing import Preprocessing
+import numpy as np
+import torch
+from numpy.typing import NDArray
 
-log = logging.getLogger("oddity.engine")
+from models.backbones.network import FoldedNetwork
 
-EDITION = 2
-SEED = 31
-IMAGES = 192
+EDITION = 1  # of the function: another one gives other vectors
+LEVELS = 256
+WEIGHT_MAX = 63
+_LATER = ("conv2", "conv3")
 
 
-def quantised_graph(
-    facts: dict[str, object], build: Callable[[], Any], preprocessing: Preprocessing, folder: Path | None
-) -> tuple[Any, str]:
-    """The network of `build` quantised to int8, and the SHA-256 in hex of its weights.
+def rounded_weights(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Whole numbers from -63 to 63, and the scale of each filter that they are multiples of.
 
-    `facts` say which network it is; with a folder it is quantised once for the same facts and versions.
-
-    Raises:
-        EngineUnusable: NNCF or OpenVINO is absent, or refuses the network.
+    Shapes: (out, in, h, w) -> the same, (out, 1, 1, 1).
     """
-    openvino_engine.require_openvino()
-    try:
-        made_by = {name: version(name) for name in ("nncf", "openvino")}
-    except PackageNotFoundError as error:
-        raise EngineUnusable(
-            f"`precision` int8 needs a package that is not installed: {error}. Run `pip install oddity[int8]`."
-        ) from error
-    key = {
-        **facts,
-        "edition": [EDITION, IMAGES_EDITION, SEED, IMAGES],
-        "preprocessing": preprocessing.describe(),
-        "versions": made_by,
-    }
-    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
-    if folder is None:
-        graph = _quantised(build(), preprocessing)
-        return graph, _graph_sha256(graph)
-    kept = folder / "int8" / name
-    if not (kept / "network.xml").is_file():
-        _keep(_quantised(build(), preprocessing), kept)
-    try:
-        return openvino_engine.core().read_model(kept / "network.xml"), file_sha256(kept / "network.bin")
-    except (RuntimeError, OSError) as error:
-        shutil.rmtree(kept, ignore_errors=True)  # made anew at the next start
-        raise EngineUnusable(f"`network` in int8 must be readable; got {kept}: {error}") from error
+    largest = np.abs(weight).max(axis=(1, 2, 3), keepdims=True)
+    scales = np.where(largest > 0, largest / np.float32(WEIGHT_MAX), np.float32(1)).astype(np.float32)
+    return np.rint(weight / scales).clip(-WEIGHT_MAX, WEIGHT_MAX).astype(np.int8), scales
 
 
-def _keep(graph: Any, folder: Path) -> None:
-    """Written beside and renamed, so that another process sees all of it or nothing."""
-    part = folder.with_name(f"{folder.name}.{os.getpid()}")
-    part.mkdir(parents=True, exist_ok=True)
-    openvino_engine.save(graph, part / "network.xml")
-    try:
-        part.replace(folder)
-    except OSError:  # another process was quicker
-        shutil.rmtree(part, ignore_errors=True)
+def range_names(tensors: Iterable[str]) -> list[str]:
+    """Where activations are rounded: the blocks and later convolutions of the network with tensors of these names."""
+    found = (one.removesuffix(".weight").rpartition(".") for one in tensors if one.startswith("layer"))
+    return [block if part == "conv1" else f"{block}.{part}" for block, _, part in found if part in ("conv1", *_LATER)]
 
 
-def _graph_sha256(graph: Any) -> str:
-    digest = hashlib.sha256()
-    for node in graph.get_ordered_ops():
-        if node.get_type_name() == "Constant":
-            digest.update(node.data.tobytes())
-    return digest.hexdigest()
+def later_convolutions(block: Any) -> list[str]:
+    """Those of a block that do not take in what the block does: conv2, and conv3 of a bottleneck."""
+    return [name for name in _LATER if hasattr(block, name)]
 
 
-def _quantised(graph: Any, preprocessing: Preprocessing) -> Any:
-    import nncf  # seconds to import, and needed once in the life of a backbone
-    from nncf.errors import InternalError, UnsupportedModelError, ValidationError
-    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
-
-    nncf.set_log_level(logging.WARNING)
-    log.info("int8: quantising the network once, on %s generated images", IMAGES)
-    pixels = made_images(IMAGES, preprocessing.image_size, SEED)
-    samples = nncf.Dataset(list(pixels), lambda one: preprocessing.apply(one)[None])
-    try:
-        with redirect_stdout(sys.stderr):  # its progress bars: what a command prints may be read by a program
-            return nncf.quantize(
-                graph,
-                samples,
-                subset_size=IMAGES,
-                preset=nncf.QuantizationPreset.MIXED,
-                ignored_scope=nncf.IgnoredScope(names=[_first_convolution(graph)]),
-                advanced_parameters=nncf.AdvancedQuantizationParameters(
-                    activations_range_estimator_params=RangeEstimatorParametersSet.HISTOGRAM
-                ),
-            )
-    except (RuntimeError, InternalError, UnsupportedModelError, ValidationError) as error:
-        raise EngineUnusable(f"`network` must be quantised by NNCF; {error}") from error
+def has_ranges(names: Iterable[str], ranges: Mapping[str, float]) -> bool:
+    """Whether there is one range for each of these places and no other, finite and above nought."""
+    return set(ranges) == set(names) and all(0 < one < math.inf for one in ranges.values())
 
 
-def _first_convolution(graph: Any) -> str:
-    name: str = next(
-        node.get_friendly_name() for node in graph.get_ordered_ops() if node.get_type_name() == "Convolution"
-    )
-    return name
+def ranges_sha256(ranges: Mapping[str, float]) -> str:
+    """SHA-256 in hex: with the same weights and an equal one, two engines compute the same function."""
+    facts = {"edition": EDITION, "ranges": {name: float(np.float32(one)) for name, one in ranges.items()}}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def quantise(network: FoldedNetwork, ranges: Mapping[str, float]) -> None:
+    """Make torch compute the function, in floating point: its weights and what they meet are rounded, in place."""
+    for name, block in network.blocks():
+        _round_what_enters(block, ranges[name])
+        for part in later_convolutions(block):
+            _round_what_enters(getattr(block, part), ranges[f"{name}.{part}"])
+        for module in block.modules():
+            if isinstance(module, torch.nn.Conv2d):
+                levels, scales = rounded_weights(module.weight.detach().contiguous().numpy())
+                module.weight = torch.nn.Parameter(torch.from_numpy(levels * scales), requires_grad=False)
+
+
+def _round_what_enters(module: torch.nn.Module, top: float) -> None:
+    step = top / (LEVELS - 1)
+
+    def rounded(_: torch.nn.Module, features: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        return torch.fake_quantize_per_tensor_affine(features[0], step, 0, 0, LEVELS - 1)
+
+    module.register_forward_pre_hook(rounded)

@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 
 from models.backbones.engine import POOLED, stage_output
 from models.backbones.network import folded_network
+from models.backbones.quantisation import quantise
 from models.errors import EngineUnusable
 from models.runtime import use_threads
 
-DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float32}
 
 
 class TorchEngine:
@@ -26,8 +27,12 @@ class TorchEngine:
         *,
         device: str = "cpu",
         precision: str = "float32",
+        ranges: Mapping[str, float] | None = None,
     ) -> None:
-        """Raises EngineUnusable: there is no such device here, or it does not compute at that precision."""
+        """With ranges it is the network in 8-bit integers, computed in floating point; `precision` is then int8.
+
+        Raises EngineUnusable: there is no such device here, or it does not compute at that precision.
+        """
         if device != "cpu" and not torch.cuda.is_available():
             raise EngineUnusable(f"`device` of torch must be one that is there; got {device}, and there is no GPU.")
         self.name = "torch" if device == "cpu" else "cuda"
@@ -39,6 +44,8 @@ class TorchEngine:
         self._dtype = DTYPES[precision]
         self._stages = tuple(stages)
         network = folded_network(backbone, tensors)
+        if ranges is not None:
+            quantise(network, ranges)
         try:
             for part in (network.stem, *network.layers):
                 part.to(device=self._device, dtype=self._dtype)

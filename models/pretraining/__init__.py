@@ -21,6 +21,7 @@ from models.pretraining.evaluate import (
 )
 from models.pretraining.export import (
     DataRecord,
+    Int8Record,
     WeightsCard,
     WeightsFacts,
     export_weights,
@@ -43,6 +44,7 @@ __all__ = [
     "DataRecord",
     "FewShotAccuracy",
     "ImageFolder",
+    "Int8Record",
     "LabelledVectors",
     "PretrainingConfig",
     "PretrainingResult",

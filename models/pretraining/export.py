@@ -29,10 +29,19 @@ class DataRecord(BaseModel):
     images: int = Field(ge=0)
 
 
+class Int8Record(BaseModel):
+    """What 8-bit integers need to know of a network; see models.backbones.quantisation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ranges: dict[str, float] = Field(description="How far what each block and later convolution takes in reaches.")
+    measured_by: str = Field(min_length=1)
+
+
 class WeightsCard(BaseModel):
     """Everything a user of the weights should know; one entry of `card.json`.
 
-    The service reads `file`, `sha256`, `backbone`, `image_size`, `mean` and `std`; people read the rest.
+    The service reads `file`, `sha256`, `backbone`, `image_size`, `mean`, `std` and `int8`; people read the rest.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,6 +66,7 @@ class WeightsCard(BaseModel):
     hardware: str = Field(min_length=1)
     figures: dict[str, float]
     weaknesses: tuple[str, ...] = Field(min_length=1)
+    int8: Int8Record | None = None
 
 
 class WeightsFacts(BaseModel):
@@ -115,8 +125,10 @@ def export_weights(weights: Mapping[str, Tensor], path: Path, *, backbone: str, 
     return card
 
 
-def measured_card(path: Path, *, backbone: str, figures: Mapping[str, float]) -> WeightsCard:
-    """The card of exported weights with these figures added, now in `card.json`.
+def measured_card(
+    path: Path, *, backbone: str, figures: Mapping[str, float], int8: Int8Record | None = None
+) -> WeightsCard:
+    """The card of exported weights with these figures added, and ranges where they are given, now in `card.json`.
 
     Raises:
         ExportInvalid: `card.json` has no entry of that backbone.
@@ -124,7 +136,7 @@ def measured_card(path: Path, *, backbone: str, figures: Mapping[str, float]) ->
     for entry in _entries(path):
         if entry.get("backbone") == backbone:
             card = WeightsCard.model_validate(entry)
-            card = card.model_copy(update={"figures": {**card.figures, **figures}})
+            card = card.model_copy(update={"figures": {**card.figures, **figures}, "int8": int8 or card.int8})
             _write_card(path, card)
             return card
     raise ExportInvalid(f"`{CARD}` must have an entry of backbone {backbone}; got none in {path}.")

@@ -2,25 +2,27 @@
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from models.backbones import openvino_engine, torch_engine
-from models.backbones.choice import EngineChoice, Network, choose_engine
+from models.backbones.choice import EngineChoice, Network, choose_engine, int8_name
 from models.backbones.engine import BATCH_SIZES, POOLED, Engine
 from models.backbones.loader import EmbeddingSpec, load_embedder
 from models.backbones.made_images import made_images
 from models.backbones.network import tensor_shapes
 from models.backbones.openvino_engine import OpenVinoEngine, build_graph
 from models.backbones.parity import Parity, compare, kept_parity, measure_parity
+from models.backbones.quantisation import range_names
 from models.backbones.resnet import BACKBONES
 from models.backbones.stand_in import stand_in_weights
 from models.backbones.torch_engine import TorchEngine
 from models.errors import EngineUnusable, ParameterInvalid
 from models.preprocessing import Preprocessing
+from models.runtime import COMPARABLE
 
 STAGES = (2, 4)
 SIDE = 32
@@ -33,6 +35,14 @@ def weights(name: str) -> dict[str, np.ndarray]:
 
 def network(name: str = "resnet18") -> Network:
     return Network(name, "ab" * 32, weights(name), STAGES, Preprocessing(SIDE))
+
+
+# About as far as activations of the stand-in reach on these images.
+RANGES = dict.fromkeys(range_names(weights("resnet18")), 6.0)
+
+
+def with_ranges() -> Network:
+    return replace(network(), ranges=RANGES)
 
 
 def images(count: int, seed: int = 0) -> np.ndarray:
@@ -257,34 +267,64 @@ def test_choices_that_do_not_exist_are_refused(wrong: dict[str, str]) -> None:
         EngineChoice(**wrong)
 
 
-def test_int8_is_made_once_and_is_apart_or_passes(
+def test_ranges_are_measured_once_and_int8_is_a_name_of_its_own(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    judge: TorchEngine,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     caplog.set_level(logging.INFO, logger="oddity.engine")
-    monkeypatch.setattr("models.backbones.quantisation.IMAGES", 12)
+    monkeypatch.setattr("models.backbones.ranges.IMAGES", 12)
     choice = EngineChoice("openvino", "int8", tmp_path)
     first = choose_engine(network(), choice, 1)
-    assert first.engine.precision == "int8" and first.parity is not None
+    assert first.engine.precision == "int8" and first.parity is not None and first.parity.is_usable_apart
+    assert first.comparable_with.startswith("int8 ")
     assert capsys.readouterr().out == ""  # no progress bar among what a command prints
-    assert first.comparable_with == "float32" or first.comparable_with.startswith("int8 ")
-    probe, *mates = images(8)
-    alone = first.engine.run(probe[None], (POOLED,))[POOLED][0]
-    truth = judge.run(probe[None], (POOLED,))[POOLED][0]
-    assert alone @ truth / np.linalg.norm(alone) / np.linalg.norm(truth) > 0.95
-    padded = np.zeros((8, 3, SIDE, SIDE), dtype=np.float32)
-    padded[3] = probe
-    np.testing.assert_array_equal(
-        first.engine.run(padded, (POOLED,))[POOLED][3],
-        first.engine.run(np.stack([*mates[:3], probe, *mates[3:7]]), (POOLED,))[POOLED][3],
-    )
+    (kept,) = (tmp_path / "int8").iterdir()
+    assert set(json.loads(kept.read_text())) == set(range_names(weights("resnet18")))
+    probe = images(1)
+    found = first.engine.run(probe, (POOLED,))[POOLED]
     again = choose_engine(network(), choice, 1)
-    assert caplog.text.count("quantising the network once") == 1
+    assert caplog.text.count("measuring the ranges") == 1
     assert again.comparable_with == first.comparable_with
-    np.testing.assert_array_equal(again.engine.run(probe[None], (POOLED,))[POOLED][0], alone)
+    np.testing.assert_array_equal(again.engine.run(probe, (POOLED,))[POOLED], found)
+    kept.write_text('{"layer1.0": "wide"}')
+    assert choose_engine(network(), choice, 1).comparable_with == first.comparable_with
+    assert caplog.text.count("measuring the ranges") == 2
+
+
+def test_weights_that_bring_ranges_are_served_in_int8_and_every_engine_agrees_on_its_name() -> None:
+    usual, torch, floating = (
+        choose_engine(with_ranges(), choice, 1)
+        for choice in (EngineChoice(), EngineChoice("torch", "int8"), EngineChoice("torch"))
+    )
+    assert (usual.engine.name, usual.engine.precision) == ("openvino", "int8")
+    assert (torch.engine.name, torch.engine.precision) == ("torch", "int8")
+    assert usual.comparable_with == torch.comparable_with != floating.comparable_with == COMPARABLE
+
+
+def test_int8_without_openvino_is_computed_by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino_engine, "openvino", None)
+    chosen = choose_engine(with_ranges(), EngineChoice(precision="int8"), 1)
+    assert (chosen.engine.name, chosen.comparable_with) == ("torch", int8_name(RANGES))
+    # Unasked, where there is no way to compute it quickly, floating point is.
+    assert choose_engine(with_ranges(), EngineChoice(), 1).comparable_with == COMPARABLE
+
+
+def test_ranges_that_spoil_the_vectors_are_passed_over(caplog: pytest.LogCaptureFixture) -> None:
+    narrow = replace(network(), ranges=dict.fromkeys(RANGES, 0.01))
+    assert choose_engine(narrow, EngineChoice(), 1).comparable_with == COMPARABLE
+    assert "int8 for resnet18 is passed over: it differs too much from float32" in caplog.text
+
+
+def test_an_int8_that_no_other_engine_agrees_with_is_told_apart_and_no_default(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, judge: TorchEngine
+) -> None:
+    monkeypatch.setattr("models.backbones.choice.OpenVinoEngine", lambda *_, **__: judge)  # float32 is not it
+    asked = choose_engine(with_ranges(), EngineChoice("openvino", "int8"), 1)
+    assert asked.comparable_with.startswith(f"{int8_name(RANGES)} by torch on ")
+    assert "to be mixed with it" in caplog.text
+    assert choose_engine(with_ranges(), EngineChoice("openvino"), 1).comparable_with == COMPARABLE
 
 
 def test_the_runtime_changes_no_fingerprint(tmp_path: Path) -> None:

@@ -88,6 +88,8 @@ def show(
         f"  served at {embedded['image_size']} px unless told otherwise; trained {embedded['trained_on']}, "
         f"commit {embedded['commit']}"
     )
+    if embedded.get("int8"):
+        say(f"  served in 8-bit integers on processors: {len(embedded['int8']['ranges'])} ranges of activations")
     say(f"  {embedded['hours']:.1f} hours, {embedded['images_seen']:,} images seen, {embedded['hardware']}")
     say(f"  by: {embedded['command']}")
     for figure, value in embedded["figures"].items():

@@ -2,6 +2,8 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import datetime
 from time import monotonic
@@ -25,7 +27,7 @@ from app.images.schemas import AddParameters, ChangeParameters, Item, Selection
 from app.observe import stage
 from app.search.filters import Filter, parse_filter
 from app.shelf import CollectionState
-from models.backbones.embedder import PreparedImage
+from models.backbones.embedder import Embedder, PreparedImage
 from models.errors import ModelsError
 
 MAX_LIMIT = 1000
@@ -74,11 +76,7 @@ def add_images(
             return answered, True
         state = core.shelf.get(name)
         candidates = _candidates(core, uploads, parameters)
-        runtime = _embed_new(core, state, candidates)
-        with stage("store"):
-            core.store.put(
-                (one.sha256, one.data) for one in candidates if one.problem is None and one.vector is not None
-            )
+        runtime = _store_new(core, state, candidates)
         with stage("record"), core.database.write() as session:
             now = core.clock()
             sequence = next_sequence(session, state.id, now)
@@ -140,9 +138,33 @@ def _candidate(core: Core, upload: Upload, given: dict[str, Any]) -> _Candidate:
     return candidate
 
 
-def _embed_new(core: Core, state: CollectionState, candidates: Sequence[_Candidate]) -> dict[str, Any]:
-    """Give every candidate whose bytes are not stored yet the network's vector; returns the runtime of these."""
+def _store_new(core: Core, state: CollectionState, candidates: Sequence[_Candidate]) -> dict[str, Any]:
+    """Give every candidate whose bytes are not stored yet the network's vector, and make its bytes durable.
+
+    Returns the runtime of these vectors.
+    """
     embedder = core.embedders.of(state)
+    good = _prepare_new(core, embedder.embedder, state, candidates)
+    if good:
+        # The disk is waited for while the network computes. Bytes that come to no row are collected later.
+        with ThreadPoolExecutor(1, thread_name_prefix="store") as writer:
+            stored = writer.submit(copy_context().run, _put, core, good)
+            vectors = core.embedders.embed(embedder.network, [one.prepared for one in good if one.prepared is not None])
+            stored.result()
+        for one, vector in zip(good, vectors, strict=True):
+            one.vector = vector
+    return embedder.embedder.runtime.describe()
+
+
+def _put(core: Core, candidates: Sequence[_Candidate]) -> None:
+    with stage("store"):
+        core.store.put((one.sha256, one.data) for one in candidates)
+
+
+def _prepare_new(
+    core: Core, embedder: Embedder, state: CollectionState, candidates: Sequence[_Candidate]
+) -> list[_Candidate]:
+    """The candidates whose bytes are not stored yet and can be decoded, ready for the network."""
     with state.lock.read():
         known = {
             one.image_id: state.entries[pk].sha256
@@ -159,7 +181,7 @@ def _embed_new(core: Core, state: CollectionState, candidates: Sequence[_Candida
         if one.problem is None and (known.get(one.image_id) != one.sha256 or len(sent[one.image_id]) > 1)
     ]
     images = [one.data for one in fresh]
-    prepared = core.embedders.prepare(embedder.embedder, images, with_pixel_sha256=True) if fresh else []
+    prepared = core.embedders.prepare(embedder, images, with_pixel_sha256=True) if fresh else []
     good: list[_Candidate] = []
     for one, image in zip(fresh, prepared, strict=True):
         if isinstance(image, ModelsError):
@@ -167,11 +189,7 @@ def _embed_new(core: Core, state: CollectionState, candidates: Sequence[_Candida
         else:
             one.prepared = image
             good.append(one)
-    if good:
-        vectors = core.embedders.embed(embedder.network, [one.prepared for one in good if one.prepared is not None])
-        for one, vector in zip(good, vectors, strict=True):
-            one.vector = vector
-    return embedder.embedder.runtime.describe()
+    return good
 
 
 def _write(

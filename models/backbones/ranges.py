@@ -31,7 +31,7 @@ log = logging.getLogger("oddity.engine")
 EDITION = 3
 SEED = 31
 IMAGES = 192
-DIGITS = 4  # what is kept of a range: the same on machines that round differently, and readable in a card
+DIGITS = 3  # kept of a range: machines that round differently then agree, and it can be read in a card
 
 
 def measured_ranges(

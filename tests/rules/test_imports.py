@@ -25,7 +25,7 @@ LOADERS = {
     "index/__init__.py",
     "app/cli/main.py",  # one command, not all: `oddity --help` needs neither torch nor a database
     "app/cli/client.py",
-    "models/backbones/quantisation.py",  # NNCF: seconds, needed once in the life of a backbone
+    "models/backbones/ranges.py",  # NNCF: seconds, needed once in the life of a backbone
     "models/torchvision_import.py",  # torchvision, after its operators are known to be there
 }
 RULES = {

@@ -491,7 +491,7 @@ def test_changed_embedded_weights_are_refused(embedded: Path) -> None:
 @pytest.mark.parametrize("text", ["{", "[]", '{"weights": [{}]}', '{"weights": [{"mean": 3}]}'])
 def test_a_damaged_card_is_refused(embedded: Path, text: str) -> None:
     (embedded / "card.json").write_text(text)
-    with pytest.raises(WeightsDamaged, match=r"`card.json` of the embedded weights"):
+    with pytest.raises(WeightsDamaged, match=r"`card.json` beside weights"):
         load_embedded(embedded)
 
 

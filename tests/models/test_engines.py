@@ -1,14 +1,14 @@
 """Every engine against torch in float32: the same numbers, no influence between rows, and what passes the gate."""
 
 import json
-import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from models.backbones import openvino_engine, torch_engine
+from models.backbones import openvino_engine, ranges, torch_engine
 from models.backbones.choice import EngineChoice, Network, choose_engine, int8_name
 from models.backbones.engine import BATCH_SIZES, POOLED, Engine
 from models.backbones.loader import EmbeddingSpec, load_embedder
@@ -16,7 +16,7 @@ from models.backbones.made_images import made_images
 from models.backbones.network import tensor_shapes
 from models.backbones.openvino_engine import OpenVinoEngine, build_graph
 from models.backbones.parity import Parity, compare, kept_parity, measure_parity
-from models.backbones.quantisation import range_names
+from models.backbones.quantisation import has_ranges, range_names
 from models.backbones.resnet import BACKBONES
 from models.backbones.stand_in import stand_in_weights
 from models.backbones.torch_engine import TorchEngine
@@ -268,29 +268,32 @@ def test_choices_that_do_not_exist_are_refused(wrong: dict[str, str]) -> None:
 
 
 def test_ranges_are_measured_once_and_int8_is_a_name_of_its_own(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    caplog.set_level(logging.INFO, logger="oddity.engine")
-    monkeypatch.setattr("models.backbones.ranges.IMAGES", 12)
+    measured = []
+
+    def measure(*given: Any) -> dict[str, float]:
+        measured.append(really_measure(*given))
+        return measured[-1]
+
+    really_measure = ranges._measured
+    monkeypatch.setattr(ranges, "_measured", measure)
+    monkeypatch.setattr(ranges, "IMAGES", 12)
     choice = EngineChoice("openvino", "int8", tmp_path)
     first = choose_engine(network(), choice, 1)
     assert first.engine.precision == "int8" and first.parity is not None and first.parity.is_usable_apart
-    assert first.comparable_with.startswith("int8 ")
+    assert first.comparable_with.startswith(int8_name(measured[0]))
     assert capsys.readouterr().out == ""  # no progress bar among what a command prints
     (kept,) = (tmp_path / "int8").iterdir()
-    assert set(json.loads(kept.read_text())) == set(range_names(weights("resnet18")))
+    assert json.loads(kept.read_text()) == measured[0] and has_ranges(range_names(weights("resnet18")), measured[0])
     probe = images(1)
     found = first.engine.run(probe, (POOLED,))[POOLED]
     again = choose_engine(network(), choice, 1)
-    assert caplog.text.count("measuring the ranges") == 1
-    assert again.comparable_with == first.comparable_with
+    assert len(measured) == 1 and again.comparable_with == first.comparable_with
     np.testing.assert_array_equal(again.engine.run(probe, (POOLED,))[POOLED], found)
     kept.write_text('{"layer1.0": "wide"}')
     assert choose_engine(network(), choice, 1).comparable_with == first.comparable_with
-    assert caplog.text.count("measuring the ranges") == 2
+    assert measured[1:] == measured[:1]
 
 
 def test_weights_that_bring_ranges_are_served_in_int8_and_every_engine_agrees_on_its_name() -> None:

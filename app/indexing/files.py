@@ -21,7 +21,7 @@ from index import SnapshotDamaged, open_arrays, write_arrays
 from models.methods.dn2 import LiveDN2
 
 log = logging.getLogger("oddity.indexing")
-FORMAT = 4  # of what stands in a file; a file of another format is built anew
+FORMAT = 5  # of what stands in a file; a file of another format is built anew
 DAMAGED_SUFFIX = ".damaged"
 UNNAMED = "unnamed"  # in the name of a file until it is whole
 LEFT_OVER_S = 3600.0  # what has not been written to for so long, nobody writes

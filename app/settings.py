@@ -109,9 +109,9 @@ class Settings(BaseSettings):
         Literal["auto", "exact", "float32", "bf16", "int8"],
         Field(
             description="How vectors of new collections are rounded: 8-bit integers on processors for weights that "
-            "bring their ranges, as those that ship do, else the quickest floating point that the processor has in "
-            "hardware (auto); float32 with every shortcut off (exact); or one by name. Each must pass a check against "
-            "float32. A collection keeps what it was begun with."
+            "bring their ranges, as those that ship do, at their own image size, else the quickest floating point that "
+            "the processor has in hardware (auto); float32 with every shortcut off (exact); or one by name. Each must "
+            "pass a check against float32. A collection keeps what it was begun with."
         ),
     ] = "auto"
 

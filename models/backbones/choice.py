@@ -41,8 +41,9 @@ PrecisionName = Literal["auto", "exact", "float32", "bf16", "int8"]
 class EngineChoice:
     """What the settings ask for; `cache_folder` keeps what was measured (None: nothing is kept).
 
-    `auto` takes a GPU where there is one, else OpenVINO in 8-bit integers for weights that bring their ranges, else the
-    quickest floating point that the processor has in hardware. `exact` is float32 with every shortcut off.
+    `auto` takes a GPU where there is one, else OpenVINO: in 8-bit integers for weights that bring their ranges, at the
+    image size these were measured at, else in the quickest floating point that the processor has in hardware. `exact`
+    is float32 with every shortcut off.
     """
 
     engine: EngineName = "auto"
@@ -67,6 +68,7 @@ class Network:
     stages: tuple[int, ...]
     preprocessing: Preprocessing
     ranges: Mapping[str, float] | None = None  # of activations, for 8-bit integers, where the weights bring them
+    ranges_side: int | None = None  # of the images that they were measured on
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,8 @@ def choose_engine(network: Network, choice: EngineChoice, threads: int) -> Chose
     """
     check_engine(choice)
     judges = _Judges(network, threads)
-    for kind, precision in _candidates(choice, has_ranges=network.ranges is not None):
+    is_int8_usual = network.ranges is not None and network.ranges_side == network.preprocessing.image_size
+    for kind, precision in _candidates(choice, is_int8_usual=is_int8_usual):
         what = f"{kind} {precision} for {network.backbone}"
         try:
             ranges = _ranges(network, choice) if precision == "int8" else None
@@ -147,7 +150,7 @@ class _Judges:
         return TorchEngine(one.backbone, one.tensors, one.stages, self._threads, precision=precision, ranges=ranges)
 
 
-def _candidates(choice: EngineChoice, *, has_ranges: bool) -> Iterator[tuple[str, str]]:
+def _candidates(choice: EngineChoice, *, is_int8_usual: bool) -> Iterator[tuple[str, str]]:
     """Engine and precision, the first choice first; torch in float32 comes after all of them."""
     gpu = torch_engine.gpu_precisions() if choice.engine in ("auto", "cuda") else ()
     kind, native = ("cuda", gpu) if gpu else ("openvino", openvino_engine.native_precisions())
@@ -155,7 +158,7 @@ def _candidates(choice: EngineChoice, *, has_ranges: bool) -> Iterator[tuple[str
         kind, native = "torch", ()
         if choice.precision == "bf16":
             log.warning("torch on a processor computes in float32, not in bf16")
-    if choice.precision == "int8" or (choice.precision == "auto" and has_ranges and kind == "openvino"):
+    if choice.precision == "int8" or (choice.precision == "auto" and is_int8_usual and kind == "openvino"):
         yield kind, "int8"
     if choice.precision == "int8" and kind != "torch":
         yield "torch", "int8"  # slow, and better than to refuse what is stored

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class _Source:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     ranges: dict[str, float] | None = None  # of activations, for 8-bit integers
+    ranges_side: int | None = None
 
 
 def default_weights(backbone: str = "resnet18", *, embedded_folder: Path = EMBEDDED_FOLDER) -> str:
@@ -91,7 +92,15 @@ def load_embedder(
         stages=spec.stages,
         preprocessing=preprocessing,
     )
-    network = Network(record.name, identity.weights_sha256, tensors, spec.stages, preprocessing, source.ranges)
+    network = Network(
+        record.name,
+        identity.weights_sha256,
+        tensors,
+        spec.stages,
+        preprocessing,
+        source.ranges,
+        source.ranges_side,
+    )
     chosen = choose_engine(network, choice, threads)
     return Embedder(identity, chosen.engine, record.stage_widths, chosen.comparable_with)
 
@@ -129,16 +138,11 @@ def _find(
     path = weights_folder / spec.weights.removeprefix("file:")
     if not path.is_file():
         raise WeightsMissing(f"`weights` of backbone `{record.name}` must name a file that exists; got {path}.")
-    tensors = read_weights(path)
-    return _Source(tensors, str(path), record.image_size, record.mean, record.std, _ranges_beside(path, record))
-
-
-def _ranges_beside(path: Path, record: BackboneRecord) -> dict[str, float] | None:
-    """Those of the card that lies beside a file of weights, where it is of this very file."""
+    found = _Source(read_weights(path), str(path), record.image_size, record.mean, record.std)
     card = _cards(path.parent).get(record.name)
     if card is None or card.file != path.name or card.sha256 != file_sha256(path):
-        return None
-    return _checked_ranges(card, record)
+        return found
+    return replace(found, ranges=_checked_ranges(card, record), ranges_side=card.image_size)
 
 
 def _torchvision(record: BackboneRecord, weights_folder: Path) -> _Source:
@@ -175,7 +179,7 @@ def _embedded(record: BackboneRecord, folder: Path) -> _Source:
             f"`weights` embedded in this copy must have SHA-256 {card.sha256}; got {digest} for {card.file}."
         )
     ranges = _checked_ranges(card, record)
-    return _Source(read_weights(path), card.file, card.image_size, card.mean, card.std, ranges)
+    return _Source(read_weights(path), card.file, card.image_size, card.mean, card.std, ranges, card.image_size)
 
 
 def _checked_ranges(card: "_Card", record: BackboneRecord) -> dict[str, float] | None:

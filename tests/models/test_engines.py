@@ -42,7 +42,7 @@ RANGES = dict.fromkeys(range_names(weights("resnet18")), 6.0)
 
 
 def with_ranges() -> Network:
-    return replace(network(), ranges=RANGES)
+    return replace(network(), ranges=RANGES, ranges_side=SIDE)
 
 
 def images(count: int, seed: int = 0) -> np.ndarray:
@@ -315,7 +315,7 @@ def test_int8_without_openvino_is_computed_by_torch(monkeypatch: pytest.MonkeyPa
 
 
 def test_ranges_that_spoil_the_vectors_are_passed_over(caplog: pytest.LogCaptureFixture) -> None:
-    narrow = replace(network(), ranges=dict.fromkeys(RANGES, 0.01))
+    narrow = replace(with_ranges(), ranges=dict.fromkeys(RANGES, 0.01))
     assert choose_engine(narrow, EngineChoice(), 1).comparable_with == COMPARABLE
     assert "int8 for resnet18 is passed over: it differs too much from float32" in caplog.text
 

@@ -194,6 +194,10 @@ def test_the_weights_that_ship_bring_their_ranges(tmp_path: Path) -> None:
     assert has_ranges(range_names(tensor_shapes("resnet18")), entry["int8"]["ranges"])
     embedder = load_embedder(EmbeddingSpec(), weights_folder=tmp_path, threads=1)
     assert embedder.runtime.precision == "int8"
+    # At another size they were not measured: int8 is there for the asking.
+    for choice, is_int8 in ((EngineChoice(), False), (EngineChoice(precision="int8"), True)):
+        larger = load_embedder(EmbeddingSpec(image_size=96), weights_folder=tmp_path, threads=1, choice=choice)
+        assert (larger.runtime.precision == "int8") == is_int8
 
 
 def test_a_card_beside_a_file_gives_its_ranges_to_that_file_alone(tmp_path: Path) -> None:
@@ -204,7 +208,7 @@ def test_a_card_beside_a_file_gives_its_ranges_to_that_file_alone(tmp_path: Path
     other.write_bytes(file.read_bytes())
 
     def precision(path: Path) -> str:
-        spec = EmbeddingSpec(weights=f"file:{path.name}", image_size=SIDE)
+        spec = EmbeddingSpec(weights=f"file:{path.name}", image_size=64)
         return load_embedder(spec, weights_folder=tmp_path, threads=1).runtime.precision
 
     assert precision(file) == "float32"

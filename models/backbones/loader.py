@@ -222,7 +222,7 @@ def _cards(folder: Path) -> dict[str, _Card]:
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise WeightsDamaged(
             f"`card.json` beside weights must list file, sha256, backbone, image_size, mean and std of each; got "
-            f"{path}: {error!r}."
+            f"{path}: {error!r}. Mend it, or take it away."
         ) from error
     return cards
 

@@ -2,7 +2,7 @@
 
 What a residual block takes in, and what its second and third convolution take in, is rounded to 256 levels from nought
 to a range of its own; the weights of each filter to 127 levels of a scale of its own. Everything else is floating
-point: sums, biases, the first convolution, the way past a block, and what leaves the last one.
+point: sums, biases, the first convolution, and what leaves the last block.
 
 Engines agree on it to the rounding of floating point, because two things are left out that usual quantisers do. Weights
 have 7 bits: processors without instructions for 8-bit networks add two products in 16 bits, which 2 x 255 x 63 never

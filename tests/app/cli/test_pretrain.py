@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from app.cli import pretrain as command
+from models.backbones.network import tensor_shapes
+from models.backbones.quantisation import has_ranges, range_names
 from tests.app.cli.conftest import Oddity
 from tests.models.pretraining.drawing import COLOURS, draw_class
 
@@ -77,6 +79,15 @@ def test_from_folders_to_weights_with_a_card(
     assert all(0 <= value <= 1 for value in figures.values())
     (card,) = json.loads((weights.parent / "card.json").read_text())["weights"]
     assert card["figures"] == figures
+
+    monkeypatch.setattr("models.backbones.ranges.IMAGES", 12)
+    ran = oddity("pretrain", "ranges", weights, "--json")
+    assert ran.code == 0, ran.err
+    (card,) = json.loads((weights.parent / "card.json").read_text())["weights"]
+    assert card["int8"]["ranges"] == json.loads(ran.out) and card["figures"] == figures
+    assert has_ranges(range_names(tensor_shapes("resnet18")), card["int8"]["ranges"])
+    ran = oddity("pretrain", "ranges", run / "checkpoint.pt")
+    assert ran.code == 2 and "There is no card of resnet18" in ran.err
 
     made = oddity("collections", "put", "c", "-s", "weights=file:mine.safetensors", "--data", tmp_path / "d", "--json")
     assert made.code == 0, made.err

@@ -73,6 +73,7 @@ class Embedders:
         self._queue_images = settings.queue_limit_images
         self._deadline_s = settings.deadline_s
         self._loaded: dict[tuple[EmbeddingSpec, EngineChoice], BatchingEmbedder] = {}
+        self._loading: dict[tuple[EmbeddingSpec, EngineChoice], threading.Lock] = {}
         self._lock = threading.Lock()
         self._decoders = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="decode")
         self.default_weights = default_weights() if settings.weights == "default" else settings.weights
@@ -152,17 +153,30 @@ class Embedders:
     def _get(self, specification: EmbeddingSpec, choice: EngineChoice) -> BatchingEmbedder:
         key = (specification, choice)
         with self._lock:
-            embedder = self._loaded.pop(key, None)
-            if embedder is None:
-                embedder = BatchingEmbedder(
-                    load_embedder(specification, weights_folder=self._folder, threads=self._threads, choice=choice),
-                    queue_images_max=self._queue_images,
-                    observe=self._observe,
-                )
-            self._loaded[key] = embedder  # newest last
-            while len(self._loaded) > EMBEDDERS_KEPT:
-                self._loaded.pop(next(iter(self._loaded))).close()
+            if (embedder := self._used(key)) is not None:
+                return embedder
+            loading = self._loading.setdefault(key, threading.Lock())
+        with loading:  # seconds, in which other networks go on
+            with self._lock:
+                if (embedder := self._used(key)) is not None:
+                    return embedder
+            embedder = BatchingEmbedder(
+                load_embedder(specification, weights_folder=self._folder, threads=self._threads, choice=choice),
+                queue_images_max=self._queue_images,
+                observe=self._observe,
+            )
+            with self._lock:
+                self._loaded[key] = embedder
+                while len(self._loaded) > EMBEDDERS_KEPT:
+                    self._loaded.pop(next(iter(self._loaded))).close()
             return embedder
+
+    def _used(self, key: tuple[EmbeddingSpec, EngineChoice]) -> BatchingEmbedder | None:
+        """The embedder of this key where it is loaded, now the newest; to be called under the lock."""
+        embedder = self._loaded.pop(key, None)
+        if embedder is not None:
+            self._loaded[key] = embedder
+        return embedder
 
     def get_default(self) -> BatchingEmbedder:
         """The embedder that new collections get unless they ask for another."""

@@ -95,6 +95,7 @@ def _show(about: CollectionRecord, as_json: bool) -> None:
     table = Table(title=about.name, show_header=False)
     facts = about.model_dump(mode="json", exclude={"name", "embedding", "sequence"})
     facts["roles"] = ", ".join(f"{count} {role}" for role, count in about.roles.items() if count)
+    facts["runtime"] = f"{about.runtime['precision']} by {about.runtime['engine']}" if about.runtime else "none yet"
     for name, value in facts.items():
         table.add_row(name, str(value))
     results().print(table)

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from app.db.statements import insert_unless_there
-from app.db.tables import CollectionRow, EmbeddingRow, ImageRow
+from app.db.tables import CollectionRow, EmbeddingRow, ImageRow, RuntimeRow, VectorRow
 from app.errors import NotFound
 
 HIDDEN = "/"  # begins the name of a collection that is not complete yet; no caller can ask for such a name
@@ -62,6 +62,17 @@ def page(session: Session, seen: ColumnElement[bool], after: str, limit: int) ->
 def embedding(session: Session, row: CollectionRow) -> EmbeddingRow:
     """The active embedding of a collection."""
     return session.get_one(EmbeddingRow, row.embedding_id)
+
+
+def runtime(session: Session, row: CollectionRow) -> dict[str, Any] | None:
+    """What computed one of the active embedding's vectors, with which all others may be compared; None without any."""
+    statement = (
+        select(RuntimeRow.description)
+        .join(VectorRow, VectorRow.runtime_id == RuntimeRow.id)
+        .where(VectorRow.embedding_id == row.embedding_id)
+        .limit(1)
+    )
+    return session.scalar(statement)
 
 
 def add_embedding(session: Session, collection_id: int, facts: dict[str, Any], now: datetime) -> EmbeddingRow:

@@ -12,6 +12,8 @@ from app.core import Core
 from app.db.tables import CollectionRow
 from app.errors import Conflict, Invalid, PreconditionFailed
 
+RUNTIME_FIELDS = ("engine", "precision", "comparable_with")  # of those in the record, what a caller may wonder about
+
 
 def etag(row: CollectionRow) -> str:
     """The entity tag of a collection: changes with every write to it."""
@@ -152,6 +154,7 @@ def embedding_facts(core: Core, settings: CollectionSettings) -> dict[str, Any]:
 def _shown(session: Session, row: CollectionRow) -> dict[str, Any]:
     embedding = repository.embedding(session, row)
     counts = repository.role_counts(session, [row.id])[row.id]
+    runtime = repository.runtime(session, row)
     return {
         "name": row.name,
         **row.settings,
@@ -159,6 +162,7 @@ def _shown(session: Session, row: CollectionRow) -> dict[str, Any]:
         "embedding": embedding.identity,
         "embedding_version": embedding.id,
         "weights_label": embedding.weights,
+        "runtime": None if runtime is None else {name: runtime.get(name) for name in RUNTIME_FIELDS},
         "width": embedding.width,
         "images": sum(counts.values()),
         "roles": counts,

@@ -71,6 +71,10 @@ def test_a_collection_in_int8_is_gone_on_with_by_any_engine_and_at_any_setting(s
         add(client, "c", IMAGES)
         (usual,) = runtimes(client)
         assert (usual["engine"], usual["precision"]) == ("openvino", "int8")
+        shown = client.get(C).json()["runtime"]
+        assert shown == {name: usual[name] for name in ("engine", "precision", "comparable_with")}
+        assert shown["comparable_with"].startswith("int8 ")
+        assert client.put("/v1/collections/empty").json()["runtime"] is None
         by_openvino = client.post(f"{C}/anomaly", files=QUERY).json()["results"][0]
     for other in ({"engine": "torch"}, {"precision": "exact"}):
         with serve(**ours, **other) as client:

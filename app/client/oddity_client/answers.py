@@ -61,6 +61,8 @@ class CollectionRecord(Answer):
     embedding: dict[str, Any]
     embedding_version: int
     weights_label: str
+    runtime: dict[str, Any] | None = None
+    """What computed the first of its vectors: engine, precision, and what they may be compared with."""
     width: int
     images: int
     roles: dict[str, int]

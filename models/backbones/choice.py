@@ -104,7 +104,7 @@ def choose_engine(network: Network, choice: EngineChoice, threads: int) -> Chose
             engine = _made(network, kind, precision, threads, ranges)
             parity = _measured(engine, network, choice, judges.floating, ranges)
             near = parity if ranges is None else _measured(engine, network, choice, judges.of(ranges), ranges, "int8")
-        except EngineUnusable as error:
+        except (EngineUnusable, RuntimeError) as error:  # engines say by RuntimeError that they cannot go on
             log.warning("%s is passed over: %s", what, error)
             continue
         if not (parity.is_usable_apart if ranges is not None else _may_be_mixed(parity, precision)):

@@ -244,6 +244,21 @@ def test_an_engine_that_computes_something_else_never_serves(
     assert "differs too much from float32" in caplog.text
 
 
+class Broken(Skewed):
+    """An engine that takes the network and then cannot run it."""
+
+    def run(self, batch: np.ndarray, outputs: tuple[str, ...]) -> dict[str, np.ndarray]:
+        raise RuntimeError("could not execute a primitive")
+
+
+def test_an_engine_that_fails_when_it_runs_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, judge: TorchEngine
+) -> None:
+    monkeypatch.setattr("models.backbones.choice.OpenVinoEngine", lambda *_, **__: Broken(judge, {}))
+    assert choose_engine(network(), EngineChoice(), 1).engine.name == "torch"
+    assert "could not execute a primitive" in caplog.text
+
+
 def test_bf16_that_the_processor_lacks_is_passed_over(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

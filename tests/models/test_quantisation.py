@@ -1,6 +1,10 @@
 """The network in 8-bit integers: what is rounded, and that every engine computes the same."""
 
 import json
+import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -170,6 +174,47 @@ def test_trained_weights_are_the_same_function_in_every_engine(tmp_path: Path) -
     found, expected, apart = (one.engine.run(batch, (POOLED,))[POOLED] for one in (by_openvino, by_torch, floating))
     assert compare(found, expected).is_comparable
     assert not compare(found, apart).is_comparable
+
+
+AS_ON_ANOTHER_PROCESSOR = """
+import sys
+from pathlib import Path
+import numpy as np
+from models.backbones.choice import EngineChoice
+from models.backbones.embedder import EmbeddingSpec
+from models.backbones.loader import load_embedder
+for precision, out in (("int8", sys.argv[2]), ("float32", sys.argv[3])):
+    choice = EngineChoice("openvino", precision)
+    made = load_embedder(EmbeddingSpec(), weights_folder=Path(), threads=1, choice=choice)
+    assert made.runtime.engine == "openvino"
+    np.save(out, made.engine.run(np.load(sys.argv[1]), ("pooled",))["pooled"])
+    print(made.runtime.comparable_with)
+"""
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the kernels are those of x86")
+def test_the_kernels_of_an_older_processor_compute_the_same_function(tmp_path: Path) -> None:
+    batch = np.stack([Preprocessing(64).apply(one) for one in made_images(16, 64, 99)])
+    files = [tmp_path / f"{name}.npy" for name in ("batch", "int8", "float32")]
+    np.save(files[0], batch)
+    told = subprocess.run(
+        [sys.executable, "-c", AS_ON_ANOTHER_PROCESSOR, *files],
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "SSE41"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    ours = {
+        precision: load_embedder(
+            EmbeddingSpec(), weights_folder=tmp_path, threads=1, choice=EngineChoice("openvino", precision)
+        )
+        for precision in ("int8", "float32")
+    }
+    assert told.stdout.split("\n")[:2] == [one.runtime.comparable_with for one in ours.values()]
+    theirs = {precision: np.load(file) for precision, file in zip(ours, files[1:], strict=True)}
+    mine = {precision: one.engine.run(batch, (POOLED,))[POOLED] for precision, one in ours.items()}
+    assert compare(theirs["int8"], mine["int8"]).is_comparable
+    assert (theirs["float32"] != mine["float32"]).any()  # other kernels did run
 
 
 def test_in_int8_mates_place_and_size_change_next_to_nothing() -> None:

@@ -6,8 +6,6 @@ scored against it by the mean distance to the two nearest, and the shift is told
 of the bank's own leave-one-out scores, which is the scale that verdicts live on.
 """
 
-import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.backbones.engine import POOLED, Engine
+from models.backbones.kept import kept
 from models.backbones.made_images import made_images
 from models.preprocessing import Preprocessing
 
@@ -112,17 +111,7 @@ def compare(found: NDArray[np.float32], expected: NDArray[np.float32]) -> Parity
 
 def kept_parity(path: Path | None, measure: Callable[[], Parity]) -> Parity:
     """What was measured before and written to this file; else measured now and written. None keeps nothing."""
-    if path is None:
-        return measure()
-    try:
-        return Parity(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):  # absent, or not what was written
-        found = measure()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}")
-    part.write_text(json.dumps(found.describe()), encoding="utf-8")
-    part.replace(path)
-    return found
+    return kept(path, lambda told: Parity(**told), measure, Parity.describe)
 
 
 def _scores(

@@ -11,15 +11,16 @@ imported then.
 import hashlib
 import json
 import logging
-import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from models.backbones import openvino_engine
+from models.backbones.kept import kept
 from models.backbones.made_images import EDITION as IMAGES_EDITION
 from models.backbones.made_images import made_images
 from models.backbones.quantisation import has_ranges
@@ -55,27 +56,21 @@ def measured_ranges(
         raise EngineUnusable(
             f"`precision` int8 needs a package that is not installed: {error}. Run `pip install oddity[int8]`."
         ) from error
-    if folder is None:
-        return _measured(build(), preprocessing)
     key = {
         **facts,
         "edition": [EDITION, IMAGES_EDITION, SEED, IMAGES],
         "preprocessing": preprocessing.describe(),
         "versions": made_by,
     }
-    path = folder / "int8" / f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]}.json"
-    try:
-        kept: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
-        if has_ranges(names, kept):
-            return kept
-    except (OSError, ValueError, TypeError):  # absent, or not what was written
-        pass
-    found = _measured(build(), preprocessing)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}")
-    part.write_text(json.dumps(found, indent=1), encoding="utf-8")
-    part.replace(path)
-    return found
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+    path = None if folder is None else folder / "int8" / f"{name}.json"
+    return kept(path, partial(_checked, names), lambda: _measured(build(), preprocessing), dict)
+
+
+def _checked(names: Sequence[str], told: dict[str, float]) -> dict[str, float]:
+    if not isinstance(told, dict) or not has_ranges(names, told):
+        raise ValueError(f"{sorted(told)} are not the ranges of {sorted(names)}")
+    return told
 
 
 def _measured(graph: Any, preprocessing: Preprocessing) -> dict[str, float]:

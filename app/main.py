@@ -108,6 +108,7 @@ HANDLERS = {**UPKEEP, **IMPORTING, **DUPLICATES, **SNAPSHOTS, **SCORERS, **EMBED
 # These write what they receive to a file, under limits of their own.
 UPLOADS = re.compile(r"/v1/collections/[^/]+/(images/import|restore)")
 PROBES, PROBES_WAITING, PROBE_S = 4, 64, 30.0  # a check that hangs holds up neither the others nor requests
+NO_PATH = "/ "  # that no route has
 END_STEP_S = 1.0  # what jobs get at the end even where requests have taken all the time
 
 
@@ -286,4 +287,15 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
     app.mount("/static", PageFiles(packages=[("app", "static")]), name="static")
     for router in ROUTERS:
         app.include_router(router)
+    _join_routes(app)
     return app
+
+
+def _join_routes(app: FastAPI) -> None:
+    """Let the routers work out their routes now.
+
+    Else the first request does, under a switch of warnings that is not safe with threads, and everybody waits for it.
+    """
+    nowhere = {"type": "http", "method": "GET", "path": NO_PATH, "root_path": "", "headers": []}
+    for route in app.routes:
+        route.matches(nowhere)

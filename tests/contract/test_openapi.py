@@ -163,3 +163,12 @@ def test_every_reference_leads_somewhere(document: dict) -> None:
 def test_the_main_answers_have_examples(document: dict) -> None:
     for path in (f"{C}/anomaly", f"{C}/query", f"{C}/classify", f"{C}/explain"):
         assert document["paths"][path]["post"]["responses"]["200"]["content"]["application/json"]["example"]
+
+
+def test_routes_are_worked_out_before_the_first_request(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = create_app(settings)
+    monkeypatch.delattr("fastapi.routing.get_dependant")
+    with TestClient(made) as client:
+        assert client.get("/v1/collections").status_code == 200
+        assert client.put("/v1/collections/c").status_code == 201
+        assert client.get("/v1/collections/c/scorers/none").status_code == 404

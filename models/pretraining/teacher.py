@@ -30,7 +30,14 @@ class OpenVinoTeacher:
             cut = openvino.Model(_features_and_logits(graph), graph.get_parameters(), "teacher")
             cut.reshape([batch, image_size, image_size, 3])
             self._compiled = core.compile_model(
-                cut, "CPU", {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+                cut,
+                "CPU",
+                {
+                    # Else it is bf16 where the processor has that, and the targets would hang on the machine.
+                    "INFERENCE_PRECISION_HINT": "f32",
+                    "PERFORMANCE_HINT": "LATENCY",
+                    "INFERENCE_NUM_THREADS": threads,
+                },
             )
         except (OSError, RuntimeError) as error:
             raise TrainingSetInvalid(

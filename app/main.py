@@ -55,7 +55,7 @@ from app.jobs.lanes import Lanes
 from app.jobs.process import WorkerProcess
 from app.keys.endpoints import router as keys_router
 from app.limits import BodyDeadline, LeaveWhenGone, Slots
-from app.memory import memory_bytes, memory_for_collections
+from app.memory import memory_for_collections, memory_for_scorers
 from app.monitoring.instruments import Instruments
 from app.monitoring.readings import Readings
 from app.monitoring.tracing import open_tracing
@@ -145,7 +145,7 @@ def open_core(
             settings.follow_wait_s,
             files=index_files,
         ),
-        fitted=FittedShelf(database, settings.scorer_budget_bytes or memory_bytes() // 8),
+        fitted=FittedShelf(database, memory_for_scorers(settings)),
         index_files=index_files,
         projections=Projections(),
         idempotency=Idempotency(database, settings.idempotency_hours, clock),

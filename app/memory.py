@@ -19,3 +19,8 @@ def memory_bytes(limit_files: tuple[Path, ...] = LIMIT_FILES) -> int:
 def memory_for_collections(settings: Settings) -> int:
     """Bytes that a server keeps collections in: as set, or half of what there is."""
     return settings.memory_budget_bytes or memory_bytes() // 2
+
+
+def memory_for_scorers(settings: Settings) -> int:
+    """Bytes that a server keeps fitted scorers in: as set, or an eighth of what there is."""
+    return settings.scorer_budget_bytes or memory_bytes() // 8

@@ -98,6 +98,16 @@ class Settings(BaseSettings):
         int | None, Field(ge=1, le=256, description="Thread budget of network and search; unset: all cores.")
     ] = None
 
+    processes: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=64,
+            description="Server processes that share the address, threads and memory. One keeps little more than one "
+            "core busy with HTTP and small images; each has a copy of the network and of the collections it serves.",
+        ),
+    ] = 1
+
     engine: Annotated[
         Literal["auto", "openvino", "torch", "cuda"],
         Field(

@@ -11,6 +11,7 @@ from prometheus_client import start_http_server
 
 from app.core import Core
 from app.jobs.lanes import Lanes
+from app.kept_process import obey
 from app.main import HANDLERS, close_core, open_core
 from app.monitoring.instruments import Instruments
 from app.monitoring.tracing import open_tracing
@@ -20,12 +21,6 @@ from app.settings import Settings
 log = logging.getLogger("oddity.jobs")
 STEP_S = 30.0  # what a step may still take when the worker is to end
 MEMORY_SHARE = 4  # a worker keeps a quarter of what a server may: it works on one or two collections at a time
-
-
-def handed_settings(orders: FileIO) -> Settings | None:
-    """The settings that a server hands to the worker it starts; None when it is gone already."""
-    line = orders.readline()
-    return Settings.model_validate_json(line) if line else None
 
 
 def worker_settings(settings: Settings) -> Settings:
@@ -53,17 +48,10 @@ def work(settings: Settings, orders: FileIO | None = None, metrics: tuple[str, i
     lanes = Lanes(core, HANDLERS, settings.job_workers)
     lanes.start()
     if orders is not None:
-        threading.Thread(target=_obey, args=(orders, lanes, ended), name="orders", daemon=True).start()
+        obey(orders, lanes.wake, ended.set)
     log.info("worker begins")
     ended.wait()
     _end(core, lanes)
-
-
-def _obey(orders: FileIO, lanes: Lanes, ended: threading.Event) -> None:
-    """Wake at each byte; the end of the pipe is the end of the server."""
-    while os.read(orders.fileno(), 4096):
-        lanes.wake()
-    ended.set()
 
 
 def _end(core: Core, lanes: Lanes) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx2
 
-from benchmarks.clients import cpu_seconds, memory_mib, posted, run_load
+from benchmarks.clients import cpu_seconds, family_of, memory_mib, posted, run_load
 from benchmarks.errors import BenchmarkRefused
 from benchmarks.job_pressure import running_server
 from benchmarks.report import table
@@ -53,10 +53,7 @@ class _Server:
 
     def processes(self) -> list[int]:
         """The server and those that decode for it."""
-        found = [self.pid]
-        for task in Path(f"/proc/{self.pid}/task").iterdir():
-            found += map(int, (task / "children").read_text().split())
-        return found
+        return family_of(self.pid)
 
     def cpu_s(self) -> float:
         return sum(map(cpu_seconds, self.processes()))

@@ -600,6 +600,7 @@ def speed(
         str | None, typer.Option(help="embedded, stand-in or file:PATH [default: embedded where there are any].")
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Thread budget [default: all cores].")] = None,
+    processes: Annotated[int, typer.Option(min=1, help="Processes of the service.")] = SpeedPlan().processes,
     out: OutOption = Path(".bench"),
     as_json: JsonOption = False,
 ) -> None:
@@ -621,6 +622,7 @@ def speed(
             image_size=image_size,
             weights=weights,
             threads=threads,
+            processes=processes,
         )
         bar = progress.add_task("Starting", total=None)
         found = measure_speed(plan, say=partial(_describe, progress, bar))

@@ -8,8 +8,9 @@ import typer
 
 from app.cli.client import folder_settings
 from app.cli.options import DataOption, examples
+from app.kept_process import handed_settings
 from app.observe import log_to_stderr
-from app.worker import handed_settings, work
+from app.worker import work
 
 cli = typer.Typer()
 

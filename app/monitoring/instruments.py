@@ -5,11 +5,13 @@ of their own only up to a limit; what comes after shares `other`.
 """
 
 import functools
+import os
 import threading
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.gc_collector import GCCollector
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.process_collector import ProcessCollector
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -17,6 +19,7 @@ OTHER = "other"
 REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 STAGE_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 BATCHES = (1, 2, 4, 8, 16)
+SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # the library's own word: where processes keep what they count together
 P_VALUES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
@@ -40,60 +43,71 @@ class Names:
 
 
 class Instruments:
-    """Counters and histograms of one process, in a registry of their own; safe for threads."""
+    """Counters and histograms, in a registry of their own; safe for threads.
+
+    They are those of this process; where several serve one address, those of all of them, whichever is asked.
+    """
 
     def __init__(self, labels_max: int) -> None:
         """`labels_max` collections, and as many scorers, get labels of their own."""
         self.registry = CollectorRegistry()
         self.collections = Names(labels_max)
         self.scorers = Names(labels_max)
-        ProcessCollector(registry=self.registry)
-        GCCollector(registry=self.registry)
+        if SHARED_FOLDER in os.environ:
+            counted = CollectorRegistry()  # only read through the files that all processes write
+            MultiProcessCollector(self.registry)  # type: ignore[no-untyped-call]
+        else:
+            counted = self.registry
+            ProcessCollector(registry=self.registry)
+            GCCollector(registry=self.registry)
         self.requests = Counter(
-            "oddity_requests", "Requests answered.", ["method", "route", "status"], registry=self.registry
+            "oddity_requests", "Requests answered.", ["method", "route", "status"], registry=counted
         )
         self.request_seconds = Histogram(
             "oddity_request_seconds",
             "From the first byte of a request to the last of its answer.",
             ["method", "route"],
             buckets=REQUEST_SECONDS,
-            registry=self.registry,
+            registry=counted,
         )
         self.in_progress = Gauge(
-            "oddity_requests_in_progress", "Requests that came and are not answered yet.", registry=self.registry
+            "oddity_requests_in_progress",
+            "Requests that came and are not answered yet.",
+            registry=counted,
+            multiprocess_mode="livesum",
         )
         self.stage_seconds = Histogram(
             "oddity_stage_seconds",
             "Time that requests and jobs spent in one stage of their work.",
             ["stage"],
             buckets=STAGE_SECONDS,
-            registry=self.registry,
+            registry=counted,
         )
         self._stage = functools.cache(self.stage_seconds.labels)  # asked a dozen times a request
         self.batch_images = Histogram(
             "oddity_batch_images",
             "Images that were given to the network together.",
             buckets=BATCHES,
-            registry=self.registry,
+            registry=counted,
         )
         self.batch_seconds = Histogram(
             "oddity_batch_seconds",
             "Time of the network for one batch.",
             buckets=STAGE_SECONDS,
-            registry=self.registry,
+            registry=counted,
         )
         self.verdicts = Counter(
             "oddity_verdicts",
             "Images scored, by verdict: anomalous, normal, or none where there are too few normal images for one.",
             ["collection", "scorer", "verdict"],
-            registry=self.registry,
+            registry=counted,
         )
         self.p_value = Histogram(
             "oddity_p_value",
             "P-values of images that were sent to be scored; evenly spread where they are like the normal ones.",
             ["collection", "scorer"],
             buckets=P_VALUES,
-            registry=self.registry,
+            registry=counted,
         )
 
     def count_request(self, method: str, route: str, status: int, seconds: float) -> None:

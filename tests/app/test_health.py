@@ -8,7 +8,8 @@ import time
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
-from app.jobs.process import FAILING_S, WorkerProcess
+from app.jobs.process import WorkerProcess
+from app.kept_process import FAILING_S
 from app.settings import Settings
 from tests.app.conftest import Serve
 from tests.app.working import core_of

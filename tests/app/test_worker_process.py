@@ -98,7 +98,7 @@ def test_one_that_never_starts_well_is_tried_ever_later(
         while len(notes(path)) < 5:
             worker.wake()
             time.sleep(0.001)
-    pauses = [one.args[1] for one in caplog.records if "started again" in one.message and one.args]
+    pauses = [one.args[2] for one in caplog.records if "started again" in one.message and one.args]
     assert pauses[:4] == [0.01, 0.02, 0.04, 0.08]
 
 

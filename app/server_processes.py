@@ -17,8 +17,7 @@ from uvicorn.config import STARTUP_FAILURE
 
 from app.kept_process import KeptProcess
 from app.memory import memory_for_collections, memory_for_scorers
-from app.monitoring.instruments import SHARED_FOLDER
-from app.settings import Settings
+from app.settings import Settings, environment_of
 
 COMMAND = (sys.executable, "-m", "app.cli", "serve", "--socket")
 LEAVE_S = 5.0  # more than the processes give themselves to end
@@ -66,8 +65,7 @@ class _ServerProcess(KeptProcess):
     def __init__(
         self, settings: Settings, command: Sequence[str], descriptor: int, counts: Path, endings: "SimpleQueue[int]"
     ) -> None:
-        environment = {**os.environ, SHARED_FOLDER: str(counts)}
-        super().__init__(settings, command, environment=environment, descriptors=[descriptor])
+        super().__init__(settings, command, environment=environment_of(counts), descriptors=[descriptor])
         self._counts = counts
         self._endings = endings
 

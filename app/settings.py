@@ -10,6 +10,20 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_core import PydanticCustomError, to_jsonable_python
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+# Where processes keep what they count together: the word of prometheus-client, which reads it by itself.
+COUNTS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+
+
+def counts_together() -> bool:
+    """Whether this process is one of several that serve the same address."""
+    return COUNTS_FOLDER in os.environ
+
+
+def environment_of(counts: Path | None) -> dict[str, str]:
+    """The environment for a process of ours, which counts for itself or together with others in that folder."""
+    own = {name: value for name, value in os.environ.items() if name != COUNTS_FOLDER}
+    return own if counts is None else {**own, COUNTS_FOLDER: str(counts)}
+
 
 class CallerSettings(BaseSettings):
     """What the command line knows of the service it calls."""

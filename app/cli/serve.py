@@ -17,7 +17,6 @@ import typer
 import uvicorn
 from fastapi import FastAPI
 from sqlalchemy.exc import SQLAlchemyError
-from uvicorn.config import STARTUP_FAILURE
 
 from app.access.keyring import Keyring
 from app.cli.client import folder_settings
@@ -92,8 +91,6 @@ def _run(server: "AnnouncedServer", sockets: list[socket.socket] | None = None) 
     # The web server raises the signal again when it has ended well: that is a success.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     server.run(sockets)
-    if not server.started:
-        sys.exit(STARTUP_FAILURE)
 
 
 def _listening(host: str, port: int) -> socket.socket:
@@ -139,7 +136,7 @@ def _is_loopback(host: str) -> bool:
 
 def announced_server(settings: Settings, host: str, port: int, *, is_announced: bool = True) -> "AnnouncedServer":
     """A server of this data folder, ready to run; it says where its page is unless it is not to be announced."""
-    from app.main import create_app  # seconds, and memory, which who only looks after processes has no use for
+    from app.main import create_app  # rule-skip: import-in-function the parent of several processes does without it
 
     app = create_app(settings)
     # Requests are logged by the application itself.

@@ -4,14 +4,12 @@ Each byte in the pipe after the settings means that there may be work. The recor
 byte that is lost costs a second at most, for workers also look by themselves.
 """
 
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
 
 from app.kept_process import PAUSE_FIRST_S, KeptProcess
-from app.monitoring.instruments import SHARED_FOLDER
-from app.settings import Settings
+from app.settings import Settings, environment_of
 
 COMMAND = (sys.executable, "-m", "app.cli", "worker", "--beside-server")
 
@@ -29,8 +27,7 @@ class WorkerProcess(KeptProcess):
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         # What a worker counts is its own, not the servers'.
-        environment = {name: value for name, value in os.environ.items() if name != SHARED_FOLDER}
-        super().__init__(settings, command, pause_s, monotonic, environment=environment)
+        super().__init__(settings, command, pause_s, monotonic, environment=environment_of(None))
 
     def wake(self) -> None:
         """Tell the worker that there may be work; never waits."""

@@ -5,7 +5,6 @@ of their own only up to a limit; what comes after shares `other`.
 """
 
 import functools
-import os
 import threading
 from collections.abc import Iterable
 
@@ -14,12 +13,13 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from app.settings import counts_together
+
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER = "other"
 REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 STAGE_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 BATCHES = (1, 2, 4, 8, 16)
-SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # the library's own word: where processes keep what they count together
 P_VALUES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
@@ -53,7 +53,7 @@ class Instruments:
         self.registry = CollectorRegistry()
         self.collections = Names(labels_max)
         self.scorers = Names(labels_max)
-        if SHARED_FOLDER in os.environ:
+        if counts_together():
             counted = CollectorRegistry()  # only read through the files that all processes write
             MultiProcessCollector(self.registry)  # type: ignore[no-untyped-call]
         else:

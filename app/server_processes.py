@@ -22,6 +22,7 @@ from app.settings import Settings, environment_of
 COMMAND = (sys.executable, "-m", "app.cli", "serve", "--socket")
 LEAVE_S = 5.0  # more than the processes give themselves to end
 LEAST_BYTES = 2**20  # of a budget
+DECODERS_PER_THREAD = 2
 
 
 class ServerProcesses:
@@ -77,16 +78,22 @@ class _ServerProcess(KeptProcess):
 
 
 def parts_of(settings: Settings) -> list[Settings]:
-    """The settings of each process: threads and memory are shared out, and the first one looks after the jobs."""
+    """The settings of each process: threads and memory are shared out, and the first one looks after the jobs.
+
+    Twice its threads decode for it, as far as there are so many: a caller who sends many images in one request is with
+    one process, while others have nothing to decode.
+    """
     count = settings.processes
     threads = settings.threads or len(os.sched_getaffinity(0))
+    own = max(1, threads // count)
+    decoders = settings.decode_workers
     shared = {
         "processes": 1,
-        "threads": max(1, threads // count),
+        "threads": own,
         "memory_budget_bytes": max(LEAST_BYTES, memory_for_collections(settings) // count),
         "scorer_budget_bytes": max(LEAST_BYTES, memory_for_scorers(settings) // count),
         "bodies_limit_bytes": max(LEAST_BYTES, settings.bodies_limit_bytes // count),
-        "decode_workers": None if settings.decode_workers is None else max(1, settings.decode_workers // count),
+        "decode_workers": min(threads, DECODERS_PER_THREAD * own) if decoders is None else max(1, decoders // count),
     }
     first = settings.model_copy(update=shared)
     return [first, *[first.model_copy(update={"jobs": "off"})] * (count - 1)]

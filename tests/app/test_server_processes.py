@@ -137,5 +137,6 @@ def test_threads_and_memory_are_shared_out_and_one_looks_after_jobs(tmp_path: Pa
     assert [one.bodies_limit_bytes for one in parts] == [2**20] * 3
     assert sum(memory_for_collections(one) for one in parts) <= memory_for_collections(settings)
     assert sum(memory_for_scorers(one) for one in parts) <= memory_for_scorers(settings)
-    more = parts_of(settings.model_copy(update={"threads": 2, "decode_workers": None}))
-    assert [(one.threads, one.decode_workers) for one in more] == [(1, None)] * 3
+    for threads, own, decoders in ((8, 2, 4), (2, 1, 2), (1, 1, 1)):
+        more = parts_of(settings.model_copy(update={"threads": threads, "decode_workers": None}))
+        assert [(one.threads, one.decode_workers) for one in more] == [(own, decoders)] * 3

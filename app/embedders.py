@@ -59,11 +59,9 @@ class Embedders:
             side_max=settings.image_limit_side_pixels,
             frames_max=settings.image_limit_frames,
         )
-        pool = None
+        pool, decoders = None, settings.decode_workers or threads
         if settings.decoding == "processes":
-            pool = DecodingPool(
-                settings.decode_workers or threads, settings.decode_limit_memory_bytes, settings.decode_limit_s
-            )
+            pool = DecodingPool(decoders, settings.decode_limit_memory_bytes, settings.decode_limit_s)
         self.decoder = Decoder(self.limits, pool)
         self._folder = settings.data / "weights"
         self._threads = threads
@@ -75,7 +73,7 @@ class Embedders:
         self._loaded: dict[tuple[EmbeddingSpec, EngineChoice], BatchingEmbedder] = {}
         self._loading: dict[tuple[EmbeddingSpec, EngineChoice], threading.Lock] = {}
         self._lock = threading.Lock()
-        self._decoders = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="decode")
+        self._decoders = ThreadPoolExecutor(max_workers=decoders, thread_name_prefix="decode")
         self.default_weights = default_weights() if settings.weights == "default" else settings.weights
         self.default_backbone = settings.backbone
         self.default_image_size = settings.image_size

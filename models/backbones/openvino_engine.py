@@ -8,7 +8,7 @@ so none is kept.
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from queue import SimpleQueue
 from typing import Any
@@ -29,6 +29,7 @@ except ImportError as error:  # a machine it has no wheel for: torch runs there
     openvino, ops, absent = None, None, str(error)
 
 DEVICE = "CPU"
+MAPS = tuple(stage_output(stage) for stage in (1, 2, 3, 4))
 _PRECISIONS = {"f32": "float32", "bf16": "bf16", "f16": "float16"}
 _HINTS = (
     "INFERENCE_PRECISION_HINT",
@@ -78,9 +79,17 @@ class OpenVinoEngine:
 
     def run(self, batch: NDArray[np.float32], outputs: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         assert len(batch) in BATCH_SIZES
-        names = tuple(sorted(set(outputs)))
-        if not names:
-            return {}
+        wanted = set(outputs)
+        if self.precision == "bf16" and wanted - {POOLED}:
+            # OpenVINO leaves what follows the last convolution of a part in float32 and rounds it elsewhere, so that a
+            # map would hang on what else is asked for. All of them together are one part; the pooled ones another.
+            found = self._run(batch, MAPS, wanted)
+            return found if POOLED not in wanted else found | self._run(batch, (POOLED,), wanted)
+        return self._run(batch, tuple(sorted(wanted)), wanted) if wanted else {}
+
+    def _run(
+        self, batch: NDArray[np.float32], names: tuple[str, ...], wanted: Collection[str]
+    ) -> dict[str, NDArray[np.float32]]:
         with self._lock:
             requests = self._requests.get(names)
             if requests is None:
@@ -90,7 +99,9 @@ class OpenVinoEngine:
             # Requests of one network are computed one after another: each has all threads.
             request.start_async([np.ascontiguousarray(batch)], share_inputs=True)
             request.wait()
-            return {name: request.get_output_tensor(place).data.copy() for place, name in enumerate(names)}
+            return {
+                name: request.get_output_tensor(place).data.copy() for place, name in enumerate(names) if name in wanted
+            }
         finally:
             requests.put(request)
 

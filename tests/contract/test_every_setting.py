@@ -18,6 +18,7 @@ COUNTED = {
     "threads",
     "files_limit",
     "connections_limit",
+    "processes",
     "inference_slots",
     "import_limit_ratio",
     "decode_workers",

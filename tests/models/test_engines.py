@@ -62,6 +62,17 @@ def openvino() -> OpenVinoEngine:
 # OpenVINO
 
 
+@pytest.mark.parametrize("precision", [*openvino_engine.native_precisions(), "int8"])
+def test_an_output_is_the_same_whatever_else_is_asked_for(precision: str) -> None:
+    tensors, batch = weights("resnet18"), images(2)
+    ranges = dict.fromkeys(range_names(tensors), 4.0) if precision == "int8" else None
+    engine = OpenVinoEngine(build_graph("resnet18", tensors, STAGES, SIDE, ranges), precision, 1)
+    together = engine.run(batch, EVERY_OUTPUT)
+    assert together.keys() == set(EVERY_OUTPUT)
+    for output in EVERY_OUTPUT:
+        assert np.array_equal(engine.run(batch, (output,))[output], together[output]), output
+
+
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d"])
 def test_every_output_of_openvino_is_that_of_torch(name: str) -> None:
     tensors, batch = weights(name), images(2)

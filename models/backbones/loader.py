@@ -21,7 +21,7 @@ from models.backbones.stand_in import stand_in_weights
 from models.backbones.weights import checked_weights, file_sha256, read_weights, tensors_sha256
 from models.errors import ParameterInvalid, WeightsDamaged, WeightsMissing
 from models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
-from models.runtime import configure_torch
+from models.runtime import configure_libraries
 
 __all__ = ["BACKBONES", "EmbeddingSpec", "EngineChoice", "default_weights", "load_embedder"]
 
@@ -75,7 +75,7 @@ def load_embedder(
         raise ParameterInvalid(
             f"`backbone` of an embedding must be one of {', '.join(BACKBONES)}; got {spec.backbone}."
         )
-    configure_torch(threads)
+    configure_libraries(threads)
     shapes = tensor_shapes(record.name)
     source = _find(spec, record, shapes, weights_folder, embedded_folder)
     tensors = checked_weights(source.tensors, shapes, backbone=record.name, source=source.described)

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
+from threadpoolctl import ThreadpoolController
 
 from models.backbones import fetch, openvino_engine
 from models.backbones.choice import EngineChoice, PrecisionName
@@ -350,6 +351,15 @@ def test_specifications_out_of_range_are_refused(wrong: dict, sentence: str) -> 
 def test_threads_out_of_range_are_refused() -> None:
     with pytest.raises(ParameterInvalid, match="from 1 to 1024; got 0"):
         load_embedder(EmbeddingSpec(weights="stand-in"), weights_folder=NOWHERE, threads=0)
+
+
+def test_matrix_products_of_numpy_take_the_thread_that_asks() -> None:
+    libraries = ThreadpoolController().select(internal_api="openblas")
+    if not libraries.lib_controllers:
+        pytest.skip("numpy multiplies with another library here")
+    with libraries.limit(limits=2):
+        load()
+        assert {one.num_threads for one in libraries.lib_controllers} == {1}
 
 
 # Files the user names

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from index.accelerator import Progress
 from index.approximate import Effort
 from index.faiss_bytes import deserialised, serialised
-from index.faiss_scan import prepare
+from index.faiss_scan import settings
 from index.huge_pages import advise_huge_pages
 from index.snapshot import StoredArray
 from index.structures import StructureName
@@ -95,14 +95,13 @@ class Graph:
 
     def add(self, rows: NDArray[np.float32], threads: int | None) -> None:
         """Appends nodes."""
-        prepare(self._width, threads)
-        self._graph.add(self._coded(rows))
+        with settings(self._width, threads):
+            self._graph.add(self._coded(rows))
 
     def search(
         self, queries: NDArray[np.float32], effort: Effort, chosen: NDArray[np.uint8] | None
     ) -> NDArray[np.int64]:
         """Nodes (Q, listed), roughly nearest first; none for a query that is far outside of what bytes can tell."""
-        prepare(self._width, threads_set())
         breadth = max(effort.breadth, effort.listed)
         if chosen is None:
             asked = self._asked.get(breadth) or self._asked.setdefault(breadth, _parameters(breadth))
@@ -113,7 +112,8 @@ class Graph:
         nodes = np.empty((len(queries), effort.listed), dtype=np.int64)
         rough = np.empty(nodes.shape, dtype=np.float32)
         pointers = [faiss.swig_ptr(array) for array in (coded, rough, nodes)]
-        self._graph.search_c(len(coded), pointers[0], effort.listed, pointers[1], pointers[2], asked)  # type: ignore[attr-defined]
+        with settings(self._width, threads_set()):
+            self._graph.search_c(len(coded), pointers[0], effort.listed, pointers[1], pointers[2], asked)  # type: ignore[attr-defined]
         far = self._far(queries, coded)
         if far is not None:
             nodes[far] = -1

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from index.accelerator import Progress
 from index.approximate import Effort
 from index.faiss_bytes import deserialised, serialised
-from index.faiss_scan import prepare
+from index.faiss_scan import settings
 from index.snapshot import StoredArray
 from index.structures import StructureName
 from index.threads import threads as threads_set
@@ -61,25 +61,25 @@ class Lists:
         width = sample.shape[1]
         middles = None
         for iteration in range(ITERATIONS):  # one at a time: together they may take minutes
-            prepare(width, threads)
-            clustering = faiss.Kmeans(
-                width,
-                n_centres,
-                niter=1,
-                seed=(seed + iteration) % 2**31,
-                min_points_per_centroid=1,
-                max_points_per_centroid=len(sample),
-            )
-            clustering.train(sample, init_centroids=middles)
+            with settings(width, threads):
+                clustering = faiss.Kmeans(
+                    width,
+                    n_centres,
+                    niter=1,
+                    seed=(seed + iteration) % 2**31,
+                    min_points_per_centroid=1,
+                    max_points_per_centroid=len(sample),
+                )
+                clustering.train(sample, init_centroids=middles)
             middles = clustering.centroids
             between()
         # A graph finds the nearest centres of each query alone; a matrix product would let them depend on the batch.
         centres = faiss.IndexHNSWFlat(width, CENTRE_LINKS)
-        faiss.omp_set_num_threads(1)
-        centres.add(np.asarray(middles, dtype=np.float32))
+        with settings(width, 1):
+            centres.add(np.asarray(middles, dtype=np.float32))
         lists = faiss.IndexIVFPQFastScan(centres, width, n_centres, width // PART_WIDTH, 4)
-        prepare(width, threads)
-        lists.train(sample)
+        with settings(width, threads):
+            lists.train(sample)
         return cls(lists, given_width, centres)
 
     @classmethod
@@ -99,8 +99,8 @@ class Lists:
 
     def add(self, rows: NDArray[np.float32], threads: int | None) -> None:
         """Appends entries."""
-        prepare(self._width, threads)
-        self._lists.add(_padded(rows))
+        with settings(self._width, threads):
+            self._lists.add(_padded(rows))
 
     def search(
         self, queries: NDArray[np.float32], effort: Effort, chosen: NDArray[np.uint8] | None
@@ -116,9 +116,10 @@ class Lists:
         entries = np.empty((len(queries), effort.listed), dtype=np.int64)
 
         def work(some: range) -> None:
-            prepare(self._width, 1)
-            for number in some:  # one at a time: together, FAISS settles equal codes in an order of the batch
-                entries[number] = self._lists.search(padded[number : number + 1], effort.listed, params=asked)[1][0]
+            with settings(self._width, 1):
+                for number in some:  # one at a time: together, FAISS settles equal codes in an order of the batch
+                    one = padded[number : number + 1]
+                    entries[number] = self._lists.search(one, effort.listed, params=asked)[1][0]
 
         n_threads = min(threads_set() or faiss.omp_get_max_threads(), len(queries) // 4)
         if n_threads < 2:

@@ -8,7 +8,7 @@ from index.contract import Metric
 from index.distances import as_count, as_rows
 from index.errors import WidthMismatch
 from index.faiss_flat import FlatIndex
-from index.faiss_scan import prepare
+from index.faiss_scan import settings
 
 
 def kmeans(
@@ -38,16 +38,16 @@ def kmeans(
     rows = as_rows(given, given.shape[1], what="vectors")
     if k >= len(rows):
         return rows.copy(), np.arange(len(rows), dtype=np.int64)
-    prepare(rows.shape[1])
-    clustering = faiss.Kmeans(
-        rows.shape[1],
-        k,
-        niter=iterations,
-        seed=seed % 2**31,  # FAISS takes an int
-        min_points_per_centroid=1,
-        max_points_per_centroid=len(rows),
-    )
-    clustering.train(rows)
+    with settings(rows.shape[1]):
+        clustering = faiss.Kmeans(
+            rows.shape[1],
+            k,
+            niter=iterations,
+            seed=seed % 2**31,  # FAISS takes an int
+            min_points_per_centroid=1,
+            max_points_per_centroid=len(rows),
+        )
+        clustering.train(rows)
     centres: NDArray[np.float32] = np.array(clustering.centroids, dtype=np.float32).reshape(k, -1)
     index = FlatIndex(width=rows.shape[1], metric=Metric.L2)
     index.add(np.arange(k), centres)

@@ -1,5 +1,8 @@
 """FAISS's brute-force kernels over rows that we hold, and the settings they need."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import faiss
 import numpy as np
 from numpy.typing import NDArray
@@ -18,16 +21,22 @@ PRODUCT_QUERIES = 4
 # beside the threads of others both may take 20 ms.
 SMALL_PRODUCT = 2**26
 
-SHIPPED_LIMIT = faiss.cvar.distance_compute_blas_threshold  # its own limit, before `prepare` changes it
+SHIPPED_LIMIT = faiss.cvar.distance_compute_blas_threshold  # its own limit, before `settings` changes it
 UNTOLD_THREADS = faiss.omp_get_max_threads()  # what FAISS would take
 
 
-def prepare(width: int, threads_max: int | None = None) -> None:
-    """Makes the settings hold for the calling thread and rows of this width; to be called before each use of FAISS."""
+@contextmanager
+def settings(width: int, threads_max: int | None = None) -> Iterator[None]:
+    """Within it the settings hold for the calling thread and rows of this width; each use of FAISS is within it."""
     # OpenMP keeps the thread count for each calling thread separately: set once at start, it would be lost on
-    # the threads that serve requests.
+    # the threads that serve requests. Torch may share it, and is to find it as it was.
+    before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(threads_max or threads() or UNTOLD_THREADS)
     faiss.cvar.distance_compute_blas_threshold = PRODUCT_QUERIES * width
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 def rough_nearest(
@@ -43,7 +52,6 @@ def rough_nearest(
     Units:  squared distance for l2, minus the inner product for cosine; smaller is nearer.
     """
     width = rows.shape[1]
-    prepare(width, 1 if len(queries) * rows.size <= SMALL_PRODUCT else None)
     rough = np.empty((len(queries), k), dtype=np.float32)
     places = np.empty((len(queries), k), dtype=np.int64)
     selector = None
@@ -54,9 +62,10 @@ def rough_nearest(
         selector = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
     sizes = (width, len(queries), len(rows), k)
     arrays = [faiss.swig_ptr(array) for array in (queries, rows, rough, places)]
-    if metric is Metric.L2:
-        faiss.knn_L2sqr(*arrays[:2], *sizes, *arrays[2:], None, selector)  # type: ignore[call-arg]
-    else:
-        faiss.knn_inner_product(*arrays[:2], *sizes, *arrays[2:], selector)  # type: ignore[call-arg]
-        np.negative(rough, out=rough)
+    with settings(width, 1 if len(queries) * rows.size <= SMALL_PRODUCT else None):
+        if metric is Metric.L2:
+            faiss.knn_L2sqr(*arrays[:2], *sizes, *arrays[2:], None, selector)  # type: ignore[call-arg]
+        else:
+            faiss.knn_inner_product(*arrays[:2], *sizes, *arrays[2:], selector)  # type: ignore[call-arg]
+            np.negative(rough, out=rough)
     return rough, places

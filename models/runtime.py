@@ -62,7 +62,8 @@ def configure_libraries(threads: int) -> None:
     torch.backends.cudnn.allow_tf32 = False
     # Requests and jobs run beside each other already. A thread of OpenBLAS goes on turning in circles for some 25 ms
     # after each product, on a core that others need, and the last bits of a product hang on how many threads share it.
-    ThreadpoolController().select(internal_api="openblas").limit(limits=1)
+    # FAISS's own OpenBLAS has no such threads: it takes those of OpenMP, which torch shares.
+    ThreadpoolController().select(threading_layer="pthreads").limit(limits=1)
 
 
 def use_threads(threads: int) -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -354,12 +355,17 @@ def test_threads_out_of_range_are_refused() -> None:
 
 
 def test_matrix_products_of_numpy_take_the_thread_that_asks() -> None:
-    libraries = ThreadpoolController().select(internal_api="openblas")
+    libraries = ThreadpoolController().select(threading_layer="pthreads")
     if not libraries.lib_controllers:
         pytest.skip("numpy multiplies with another library here")
-    with libraries.limit(limits=2):
-        load()
-        assert {one.num_threads for one in libraries.lib_controllers} == {1}
+
+    def threads_of_both() -> tuple[int, set[int]]:
+        with libraries.limit(limits=2):
+            load_embedder(EmbeddingSpec(weights="stand-in"), weights_folder=NOWHERE, threads=2)
+            return torch.get_num_threads(), {one.num_threads for one in libraries.lib_controllers}
+
+    with ThreadPoolExecutor(1) as fresh:
+        assert fresh.submit(threads_of_both).result() == (2, {1})
 
 
 # Files the user names

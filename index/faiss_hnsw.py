@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from index.accelerator import Progress
 from index.approximate import Effort
 from index.faiss_bytes import deserialised, serialised
-from index.faiss_scan import settings
+from index.faiss_scan import faiss_settings
 from index.huge_pages import advise_huge_pages
 from index.snapshot import StoredArray
 from index.structures import StructureName
@@ -95,7 +95,7 @@ class Graph:
 
     def add(self, rows: NDArray[np.float32], threads: int | None) -> None:
         """Appends nodes."""
-        with settings(self._width, threads):
+        with faiss_settings(self._width, threads):
             self._graph.add(self._coded(rows))
 
     def search(
@@ -112,7 +112,7 @@ class Graph:
         nodes = np.empty((len(queries), effort.listed), dtype=np.int64)
         rough = np.empty(nodes.shape, dtype=np.float32)
         pointers = [faiss.swig_ptr(array) for array in (coded, rough, nodes)]
-        with settings(self._width, threads_set()):
+        with faiss_settings(self._width, threads_set()):
             self._graph.search_c(len(coded), pointers[0], effort.listed, pointers[1], pointers[2], asked)  # type: ignore[attr-defined]
         far = self._far(queries, coded)
         if far is not None:

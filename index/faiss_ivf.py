@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from index.accelerator import Progress
 from index.approximate import Effort
 from index.faiss_bytes import deserialised, serialised
-from index.faiss_scan import settings
+from index.faiss_scan import faiss_settings
 from index.snapshot import StoredArray
 from index.structures import StructureName
 from index.threads import threads as threads_set
@@ -61,7 +61,7 @@ class Lists:
         width = sample.shape[1]
         middles = None
         for iteration in range(ITERATIONS):  # one at a time: together they may take minutes
-            with settings(width, threads):
+            with faiss_settings(width, threads):
                 clustering = faiss.Kmeans(
                     width,
                     n_centres,
@@ -75,10 +75,10 @@ class Lists:
             between()
         # A graph finds the nearest centres of each query alone; a matrix product would let them depend on the batch.
         centres = faiss.IndexHNSWFlat(width, CENTRE_LINKS)
-        with settings(width, 1):
+        with faiss_settings(width, 1):
             centres.add(np.asarray(middles, dtype=np.float32))
         lists = faiss.IndexIVFPQFastScan(centres, width, n_centres, width // PART_WIDTH, 4)
-        with settings(width, threads):
+        with faiss_settings(width, threads):
             lists.train(sample)
         return cls(lists, given_width, centres)
 
@@ -99,7 +99,7 @@ class Lists:
 
     def add(self, rows: NDArray[np.float32], threads: int | None) -> None:
         """Appends entries."""
-        with settings(self._width, threads):
+        with faiss_settings(self._width, threads):
             self._lists.add(_padded(rows))
 
     def search(
@@ -116,7 +116,7 @@ class Lists:
         entries = np.empty((len(queries), effort.listed), dtype=np.int64)
 
         def work(some: range) -> None:
-            with settings(self._width, 1):
+            with faiss_settings(self._width, 1):
                 for number in some:  # one at a time: together, FAISS settles equal codes in an order of the batch
                     one = padded[number : number + 1]
                     entries[number] = self._lists.search(one, effort.listed, params=asked)[1][0]

@@ -8,7 +8,7 @@ from index.contract import Metric
 from index.distances import as_count, as_rows
 from index.errors import WidthMismatch
 from index.faiss_flat import FlatIndex
-from index.faiss_scan import settings
+from index.faiss_scan import faiss_settings
 
 
 def kmeans(
@@ -38,7 +38,7 @@ def kmeans(
     rows = as_rows(given, given.shape[1], what="vectors")
     if k >= len(rows):
         return rows.copy(), np.arange(len(rows), dtype=np.int64)
-    with settings(rows.shape[1]):
+    with faiss_settings(rows.shape[1]):
         clustering = faiss.Kmeans(
             rows.shape[1],
             k,

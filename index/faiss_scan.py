@@ -21,12 +21,12 @@ PRODUCT_QUERIES = 4
 # beside the threads of others both may take 20 ms.
 SMALL_PRODUCT = 2**26
 
-SHIPPED_LIMIT = faiss.cvar.distance_compute_blas_threshold  # its own limit, before `settings` changes it
+SHIPPED_LIMIT = faiss.cvar.distance_compute_blas_threshold  # its own limit, before `faiss_settings` changes it
 UNTOLD_THREADS = faiss.omp_get_max_threads()  # what FAISS would take
 
 
 @contextmanager
-def settings(width: int, threads_max: int | None = None) -> Iterator[None]:
+def faiss_settings(width: int, threads_max: int | None = None) -> Iterator[None]:
     """Within it the settings hold for the calling thread and rows of this width; each use of FAISS is within it."""
     # OpenMP keeps the thread count for each calling thread separately: set once at start, it would be lost on
     # the threads that serve requests. Torch may share it, and is to find it as it was.
@@ -62,7 +62,7 @@ def rough_nearest(
         selector = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
     sizes = (width, len(queries), len(rows), k)
     arrays = [faiss.swig_ptr(array) for array in (queries, rows, rough, places)]
-    with settings(width, 1 if len(queries) * rows.size <= SMALL_PRODUCT else None):
+    with faiss_settings(width, 1 if len(queries) * rows.size <= SMALL_PRODUCT else None):
         if metric is Metric.L2:
             faiss.knn_L2sqr(*arrays[:2], *sizes, *arrays[2:], None, selector)  # type: ignore[call-arg]
         else:

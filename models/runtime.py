@@ -46,7 +46,7 @@ class RuntimeRecord:
 
 
 def configure_libraries(threads: int) -> None:
-    """Give torch its threads, numpy's matrix products one, and neither anything that varies between runs.
+    """Give torch its threads, numpy's matrix products one thread, and neither anything that varies between runs.
 
     Raises:
         ParameterInvalid: `threads` is not from 1 to 1024.

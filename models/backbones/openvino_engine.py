@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from models.backbones.engine import BATCH_MAX, BATCH_SIZES, POOLED, stage_output
 from models.backbones.network import FoldedNetwork, folded_network
 from models.backbones.quantisation import LEVELS, later_convolutions, rounded_weights
+from models.backbones.record import STAGES
 from models.errors import EngineUnusable
 
 absent = ""  # why there is no OpenVINO
@@ -29,7 +30,7 @@ except ImportError as error:  # a machine it has no wheel for: torch runs there
     openvino, ops, absent = None, None, str(error)
 
 DEVICE = "CPU"
-MAPS = tuple(stage_output(stage) for stage in (1, 2, 3, 4))
+MAPS = tuple(map(stage_output, STAGES))
 _PRECISIONS = {"f32": "float32", "bf16": "bf16", "f16": "float16"}
 _HINTS = (
     "INFERENCE_PRECISION_HINT",

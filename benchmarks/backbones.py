@@ -23,6 +23,7 @@ from benchmarks.masked_folders import has_masks, read_kinds
 from benchmarks.protocols import Rows, measure_images, measure_sets
 from benchmarks.report import percent, table
 from index import Metric
+from models.backbones.cards import backbone_cards
 from models.backbones.embedder import EmbeddingSpec
 from models.errors import BankTooSmall, ImageTooLarge, ImageUnreadable
 from models.images import ImageLimits, decode_raster
@@ -74,6 +75,7 @@ class ServedVectors:
             "backbone": identity.backbone,
             "fingerprint": identity.fingerprint,
             "image_size": side,
+            "teachers": _teachers(spec),
         }
 
     def pool(self, files: Sequence[Path], advance: Advance) -> Pool:
@@ -182,7 +184,21 @@ def backbones_text(found: dict[str, Any]) -> list[str]:
         "with the half width of the 95 % interval. P@1 and MAP@R: each image among all others, by cosine.",
         "",
         *table(head, rows),
+        *(
+            f"`{one['name']}` has learnt from {', '.join(one['teachers'])}: its teacher saw these classes, where they "
+            "are among those."
+            for one in found["networks"]
+            if one.get("teachers")
+        ),
     ]
+
+
+def _teachers(spec: EmbeddingSpec) -> list[str]:
+    """What the weights that ship have learnt from, with its terms, as their card says; of others nothing is known."""
+    if spec.weights != "embedded":
+        return []
+    card = next(one["embedded"] for one in backbone_cards(Path()) if one["id"] == spec.backbone)
+    return [f"{one['name']} ({one['terms']})" for one in card["teachers"]]
 
 
 def roc_auc_of(folder: Layout, pool: Pool, bank: int | None = None) -> float:

@@ -11,6 +11,7 @@ from openvino import opset13
 from app.embedders import Embedders
 from benchmarks.backbones import BackbonesPlan, ServedVectors, TeacherVectors, backbones_text, measure_backbones
 from benchmarks.errors import BenchmarkRefused
+from models.backbones.embedder import EmbeddingSpec
 from tests.app.cli.conftest import Oddity, oddity, quick
 from tests.benchmarks.conftest import SPEC
 
@@ -52,6 +53,13 @@ def test_every_network_is_measured_on_every_folder(
     assert text.count(taught) == 3 and "one class normal" in text
     again = measure_backbones([digits], networks, PLAN)  # from the kept vectors
     assert again["rows"] == found["rows"][:2]
+
+
+def test_a_network_with_a_teacher_says_so_below_its_rows(embedders: Embedders, cache: Path, digits: Path) -> None:
+    shipped = ServedVectors(embedders, EmbeddingSpec(weights="embedded"), cache)
+    found = measure_backbones([digits], [shipped, ServedVectors(embedders, SPEC, cache)], PLAN)
+    told = [line for line in backbones_text(found) if "its teacher saw these classes" in line]
+    assert len(told) == 1 and shipped.name in told[0] and "trained on ImageNet" in told[0]
 
 
 def test_what_is_no_picture_is_refused_by_both(

@@ -15,6 +15,8 @@ from types import ModuleType
 
 import torch
 
+from models.garbage import made_to_stay
+
 _SCHEMAS = {
     "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -31,6 +33,18 @@ def import_torchvision() -> ModuleType:
         ImportError: torchvision is not installed.
         RuntimeError: torchvision stops for another reason than its missing operators.
     """
+    if "torchvision" in sys.modules:
+        return importlib.import_module("torchvision")
+    with made_to_stay():
+        return _imported()
+
+
+def operators_are_declared() -> bool:
+    """True where the schemas had to be declared because torchvision's own operators did not load."""
+    return _library is not None
+
+
+def _imported() -> ModuleType:
     global _library
     try:
         return importlib.import_module("torchvision")
@@ -45,8 +59,3 @@ def import_torchvision() -> ModuleType:
         if not hasattr(torch.ops.torchvision, name):
             _library.define(schema)  # type: ignore[no-untyped-call]
     return importlib.import_module("torchvision")
-
-
-def operators_are_declared() -> bool:
-    """True where the schemas had to be declared because torchvision's own operators did not load."""
-    return _library is not None

@@ -13,6 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 from app.cli.console import messages
 from app.cli.failures import CommandFailed
 from app.cli.options import examples
+from models.garbage import made_to_stay
 
 # Name -> one line for `oddity --help`. Each is the module of the same name in this package, imported only
 # when it is asked for: the network's libraries take seconds to load, and most commands do without them.
@@ -69,7 +70,8 @@ class LateGroup(TyperGroup):
         name, stand_in, rest = super().resolve_command(ctx, args)
         if name not in COMMANDS or stand_in is None:
             return name, stand_in, rest
-        command = typer.main.get_command(importlib.import_module(f"app.cli.{name}").cli)
+        with made_to_stay():
+            command = typer.main.get_command(importlib.import_module(f"app.cli.{name}").cli)
         command.name = name
         command.params = [one for one in command.params if one.name not in COMPLETION]  # options of `oddity` itself
         return name, command, rest

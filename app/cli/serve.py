@@ -30,6 +30,7 @@ from app.kept_process import handed_settings, obey
 from app.observe import log_to_stderr
 from app.server_processes import ServerProcesses
 from app.settings import Settings
+from models.garbage import made_to_stay
 
 SETTLE_S = 0.25  # from the last connection taken to the first one closed
 
@@ -136,9 +137,10 @@ def _is_loopback(host: str) -> bool:
 
 def announced_server(settings: Settings, host: str, port: int, *, is_announced: bool = True) -> "AnnouncedServer":
     """A server of this data folder, ready to run; it says where its page is unless it is not to be announced."""
-    from app.main import create_app  # rule-skip: import-in-function the parent of several processes does without it
+    with made_to_stay():
+        from app.main import create_app  # rule-skip: import-in-function the parent of several processes does without it
 
-    app = create_app(settings)
+        app = create_app(settings)
     # Requests are logged by the application itself.
     config = uvicorn.Config(
         app,
@@ -167,7 +169,8 @@ class AnnouncedServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, then announce."""
-        await super().startup(sockets=sockets)
+        with made_to_stay():
+            await super().startup(sockets=sockets)
         if not self.started or not self._says_so:
             return
         port = self.servers[0].sockets[0].getsockname()[1]

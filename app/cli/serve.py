@@ -171,7 +171,10 @@ class AnnouncedServer(uvicorn.Server):
         """Start, then announce."""
         with made_to_stay():
             await super().startup(sockets=sockets)
-        if not self.started or not self._says_so:
+        if not self.started:
+            return
+        self._app.state.checks.run(wait_s=0)  # loads the network, which takes seconds, before a request needs it
+        if not self._says_so:
             return
         port = self.servers[0].sockets[0].getsockname()[1]
         host = self.config.host if self.config.host not in ("0.0.0.0", "::", "") else "127.0.0.1"  # noqa: S104

@@ -3,9 +3,32 @@
 import gc
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from app.cli.serve import announced_server
+import pytest
+
+import app.embedders
+from app.cli.serve import AnnouncedServer, announced_server
 from app.settings import Settings
+from models.backbones.embedder import Embedder
+
+PATIENCE_S = 60.0
+
+
+@contextmanager
+def started(server: AnnouncedServer) -> Iterator[None]:
+    """The server up, in a thread of its own."""
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.is_announced:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        yield
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 def is_searched(*made: object) -> bool:
@@ -16,16 +39,22 @@ def is_searched(*made: object) -> bool:
 
 def test_what_a_start_makes_is_not_searched_for_garbage_while_requests_wait(settings: Settings) -> None:
     server = announced_server(settings, "127.0.0.1", 0)
-    app = server.config.app
-    assert not is_searched(app, *app.routes)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.is_announced:
-            assert thread.is_alive()
-            time.sleep(0.01)
-        assert not is_searched(app.state.core, app.state.slots)
-        assert gc.isenabled()
-    finally:
-        server.should_exit = True
-        thread.join()
+    served = server.config.app
+    assert not is_searched(served, *served.routes)
+    with started(server):
+        assert not is_searched(served.state.core, served.state.slots)
+
+
+def test_the_network_of_new_collections_is_loaded_before_anybody_asks(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, loaded = app.embedders.load_embedder, threading.Event()
+
+    def noted(*given: object, **named: object) -> Embedder:
+        found = load(*given, **named)
+        loaded.set()
+        return found
+
+    monkeypatch.setattr(app.embedders, "load_embedder", noted)
+    with started(announced_server(settings, "127.0.0.1", 0)):
+        assert loaded.wait(PATIENCE_S)

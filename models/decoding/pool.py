@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
+from models.decoding.places import Places
 from models.decoding.tasks import Answer
 from models.decoding.wire import WorkerGone, exchange
 from models.errors import DeadlinePassed, DecoderUnavailable, ImageCrashed, ImageTooSlow
@@ -34,7 +35,7 @@ class DecodingPool:
         self._memory_bytes = memory_bytes
         self._limit_s = limit_s
         self._command = tuple(command)
-        self._places = threading.BoundedSemaphore(workers)
+        self._places = Places(workers)
         self._lock = threading.Lock()
         self._idle: list[_Worker] = []  # the last one used is used next, so that its memory is warm
         self._all: set[_Worker] = set()
@@ -57,7 +58,7 @@ class DecodingPool:
             DeadlinePassed: no process was free in time.
             DecoderUnavailable: no process can be started.
         """
-        if not self._places.acquire(timeout=wait_s):
+        if not self._places.acquire(wait_s):
             raise DeadlinePassed("No decoder was free before the request's time was up; try again shortly.")
         try:
             for turn in range(TRIES):

@@ -3,6 +3,7 @@
 import importlib
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 import typer
@@ -70,8 +71,7 @@ class LateGroup(TyperGroup):
         name, stand_in, rest = super().resolve_command(ctx, args)
         if name not in COMMANDS or stand_in is None:
             return name, stand_in, rest
-        with made_to_stay():
-            command = typer.main.get_command(importlib.import_module(f"app.cli.{name}").cli)
+        command = typer.main.get_command(_imported(f"app.cli.{name}").cli)
         command.name = name
         command.params = [one for one in command.params if one.name not in COMPLETION]  # options of `oddity` itself
         return name, command, rest
@@ -113,6 +113,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         name = "ODDITY_" + "_".join(map(str, first["loc"])).upper()
         messages().print(f"[bold red]Error:[/] `{name}`: {_plain(first['msg'])}.", highlight=False, soft_wrap=True)
         sys.exit(2)
+
+
+def _imported(name: str) -> ModuleType:
+    if name in sys.modules:
+        return sys.modules[name]
+    with made_to_stay():
+        return importlib.import_module(name)
 
 
 def _plain(text: str) -> str:

@@ -1,5 +1,6 @@
 """Failures are sentences with an exit code; a service can be near or far."""
 
+import gc
 import importlib
 import json
 import os
@@ -8,6 +9,7 @@ import shlex
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
@@ -24,6 +26,10 @@ from tests.app.cli.conftest import Oddity
 from tests.app.cli.serving import serving
 
 ROOT = Path(__file__).parents[3]
+
+
+class Left:
+    """What nothing refers to but itself."""
 
 
 def test_help_lists_every_command_without_loading_the_network() -> None:
@@ -95,6 +101,17 @@ def test_a_mistyped_command_is_corrected(oddity: Oddity) -> None:
     ran = oddity("srve")
     assert ran.code == 2
     assert "serve" in ran.err
+
+
+def test_a_command_that_is_imported_already_keeps_no_garbage(oddity: Oddity) -> None:
+    assert oddity("weights", "list").code == 0
+    frozen, left = gc.get_freeze_count(), Left()
+    left.itself, watched = left, weakref.ref(left)
+    del left
+    assert oddity("weights", "list").code == 0
+    assert gc.get_freeze_count() <= frozen
+    gc.collect()
+    assert watched() is None
 
 
 def test_no_service_is_a_sentence(oddity: Oddity, folder: Path) -> None:

@@ -85,7 +85,7 @@ def add(client: TestClient, collection: str, images: dict[str, bytes], **paramet
 
 
 def pytest_collection_finish() -> None:
-    """What was imported stays until the end: searching it for garbage over and over took a tenth of the run."""
+    """What was imported stays until the end, and is not searched for garbage over and over."""
     gc.freeze()
 
 

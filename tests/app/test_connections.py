@@ -2,7 +2,6 @@
 
 import json
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +12,7 @@ import pytest
 from app.cli.serve import announced_server
 from app.connections import HEAD_LIMIT_BYTES
 from app.settings import Settings
+from tests.app.cli.serving import started
 from tests.app.conftest import embedders_are_kept  # noqa: F401 - a fixture
 
 PATIENCE_S = 30.0
@@ -23,19 +23,8 @@ USUAL = {"weights": "stand-in", "image_size": 32, "threads": 1}
 @contextmanager
 def serving(settings: Settings) -> Iterator[Connect]:
     """A real server; what opens a connection to it."""
-    server = announced_server(settings, "127.0.0.1", 0)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        deadline = time.monotonic() + PATIENCE_S
-        while not server.is_announced:
-            assert thread.is_alive() and time.monotonic() < deadline
-            time.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
+    with started(announced_server(settings, "127.0.0.1", 0)) as port:
         yield lambda: socket.create_connection(("127.0.0.1", port), PATIENCE_S)
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from models.garbage import made_to_stay
+from models.torchvision_import import import_torchvision
 
 
 class Thing:
@@ -16,6 +17,7 @@ class Thing:
 @pytest.fixture(autouse=True)
 def searching() -> Iterator[None]:
     """Whatever a test leaves, the others are searched for garbage."""
+    import_torchvision()  # else a network that another test still loads switches the search off meanwhile
     assert gc.isenabled()
     yield
     gc.enable()

@@ -68,12 +68,13 @@ def test_who_gave_up_stands_in_line_no_longer() -> None:
 
 
 def test_places_are_neither_lost_nor_given_twice() -> None:
-    places, count = Places(2), threading.Lock()
+    places, count, together = Places(2), threading.Lock(), threading.Barrier(8)
     inside, most, refused = 0, 0, 0
 
     def work(seed: int) -> None:
         nonlocal inside, most, refused
         chance = random.Random(seed)
+        together.wait(PATIENCE_S)
         for _ in range(300):
             if not places.acquire(chance.choice((0, 1e-5, 1e-4, PATIENCE_S))):
                 refused += 1

@@ -6,21 +6,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from app.cli.serve import announced_server
+from app.cli.serve import AnnouncedServer, announced_server
 from app.settings import Settings
+
+PATIENCE_S = 60.0
+
+
+@contextmanager
+def started(server: AnnouncedServer) -> Iterator[int]:
+    """The port of a server that runs in a thread."""
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        deadline = time.monotonic() + PATIENCE_S
+        while not server.is_announced:
+            assert thread.is_alive() and time.monotonic() < deadline
+            time.sleep(0.01)
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 @contextmanager
 def serving(data: Path) -> Iterator[str]:
-    """The address of a server that runs in a thread."""
-    server = announced_server(Settings(data=data), "127.0.0.1", 0)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.is_announced:
-            assert thread.is_alive()
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
+    """The address of a server of this data folder."""
+    with started(announced_server(Settings(data=data), "127.0.0.1", 0)) as port:
+        yield f"http://127.0.0.1:{port}"

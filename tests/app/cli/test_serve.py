@@ -2,33 +2,14 @@
 
 import gc
 import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
 import app.embedders
-from app.cli.serve import AnnouncedServer, announced_server
+from app.cli.serve import announced_server
 from app.settings import Settings
 from models.backbones.embedder import Embedder
-
-PATIENCE_S = 60.0
-
-
-@contextmanager
-def started(server: AnnouncedServer) -> Iterator[None]:
-    """The server up, in a thread of its own."""
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.is_announced:
-            assert thread.is_alive()
-            time.sleep(0.01)
-        yield
-    finally:
-        server.should_exit = True
-        thread.join()
+from tests.app.cli.serving import PATIENCE_S, started
 
 
 def is_searched(*made: object) -> bool:

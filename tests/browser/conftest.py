@@ -11,6 +11,7 @@ import httpx2
 import pytest
 import uvicorn
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import TimeoutError as TookTooLong
 
 from app.cli.demo_images import MadeImage, texture_images
 from app.main import create_app
@@ -37,6 +38,9 @@ SEEN = """async () => {
     await Promise.race([come, new Promise(over => setTimeout(over, 5000))]); }"""
 
 PATIENCE_MS = 30_000  # on a busy machine
+# A screenshot takes a fifth of a second. Seldom Chromium never answers one, with the page in order; it is asked anew.
+SHOT_MS = 10_000
+SHOTS = 3
 
 Api = httpx2.Client
 
@@ -192,7 +196,7 @@ def inspect(pictures: Path) -> Inspect:
                 page.set_viewport_size(viewport)  # type: ignore[arg-type]
                 page.evaluate("scrollTo(0, 0)")
                 page.evaluate(SEEN)
-                page.screenshot(path=pictures / f"{name}-{size}-{scheme}.png", full_page=True)
+                photograph(page, pictures / f"{name}-{size}-{scheme}.png")
                 wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
                 assert wide <= 0, f"{name} at {size} size is {wide} px wider than the window"
                 found = findings(page)
@@ -201,6 +205,18 @@ def inspect(pictures: Path) -> Inspect:
         page.set_viewport_size(SIZES["desktop"])  # type: ignore[arg-type]
 
     return look
+
+
+def photograph(page: Page, path: Path) -> None:
+    """A screenshot of the whole page."""
+    for _ in range(SHOTS - 1):
+        try:
+            page.screenshot(path=path, full_page=True, timeout=SHOT_MS)
+        except TookTooLong:
+            page.bring_to_front()
+        else:
+            return
+    page.screenshot(path=path, full_page=True)
 
 
 def findings(page: Page) -> list[str]:

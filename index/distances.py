@@ -39,7 +39,7 @@ def as_rows(vectors: ArrayLike, width: int, *, what: str) -> NDArray[np.float32]
         rows = np.ascontiguousarray(given, dtype=np.float32)
         squares = np.einsum("nd,nd->n", rows, rows)
         usable = squares <= LENGTH_MAX**2  # false for NaN too
-    if not usable.all():
+    if np.count_nonzero(usable) < len(rows):
         raise NotFinite(
             f"`{what}` must be finite and of length {LENGTH_MAX:g} at most; "
             f"row {int(np.argmin(usable))} of {len(rows)} is not."
@@ -69,10 +69,14 @@ def unit_rows(rows: NDArray[np.float32]) -> NDArray[np.float32]:
         block = rows[start : start + BLOCK_ROWS].astype(np.float64)
         lengths = np.sqrt(np.add.reduce(block * block, axis=1))
         other = (np.abs(lengths - 1.0) > UNIT_TOLERANCE) & (lengths > 0)
-        if other.any():
-            if result is rows:
-                result = rows.copy()
-            result[start : start + BLOCK_ROWS][other] = block[other] / lengths[other, None]
+        n_other = np.count_nonzero(other)
+        if n_other and result is rows:
+            result = rows.copy()
+        part = result[start : start + BLOCK_ROWS]
+        if n_other == len(block):
+            np.divide(block, lengths[:, None], out=part, casting="same_kind")
+        elif n_other:
+            part[other] = block[other] / lengths[other, None]
     return result
 
 
@@ -96,7 +100,8 @@ def pair_distances(metric: Metric, queries: NDArray[np.float32], rows: NDArray[n
     np.multiply(squares, np.float32(0.5), out=squares)
     np.minimum(squares, np.float32(2.0), out=squares)
     blank = ~(rows.any(axis=-1) & queries.any(axis=-1))
-    squares[blank] = 1.0
+    if np.count_nonzero(blank):
+        squares[blank] = 1.0
     return squares
 
 

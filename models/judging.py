@@ -62,12 +62,13 @@ class Calibration:
     scores)."""
 
 
-def p_values(scores: ArrayLike, calibration: ArrayLike) -> NDArray[np.float64]:
+def p_values(scores: ArrayLike, calibration: ArrayLike, *, is_ascending: bool = False) -> NDArray[np.float64]:
     """Share of the calibration images and the query itself that are at least as strange as the query.
 
     Shapes: scores (Q,), calibration (n,) -> (Q,) float64 in [1 / (n + 1), 1]; n = 0 gives 1.
     Units:  scores in any unit, larger = stranger; both in the same one.
     Ties:   count as "at least as strange".
+    Order:  of the calibration any, unless `is_ascending` promises that it is sorted: then it is not sorted again.
 
     Raises:
         ParameterInvalid: a score is NaN, or an array has more than one dimension.
@@ -79,7 +80,9 @@ def p_values(scores: ArrayLike, calibration: ArrayLike) -> NDArray[np.float64]:
     [1.0, 0.5, 0.25]
     """
     asked = _one_dimensional("scores", scores)
-    reference = np.sort(_one_dimensional("calibration", calibration))
+    reference = _one_dimensional("calibration", calibration, is_ascending=is_ascending)
+    if not is_ascending:
+        reference = np.sort(reference)
     n = reference.shape[0]
     at_least_as_strange = n - np.searchsorted(reference, asked, side="left")
     shares: NDArray[np.float64] = (1.0 + at_least_as_strange) / (n + 1.0)
@@ -195,11 +198,11 @@ def _check_rate(name: str, rate: float) -> None:
         raise ParameterInvalid(f"`{name}` must be strictly between 0 and 1; got {rate}.")
 
 
-def _one_dimensional(name: str, values: ArrayLike) -> NDArray[np.float64]:
+def _one_dimensional(name: str, values: ArrayLike, *, is_ascending: bool = False) -> NDArray[np.float64]:
     # float64 holds every float32 exactly, so comparing here never creates or breaks a tie.
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1:
         raise ParameterInvalid(f"`{name}` must be one row of numbers; got {array.ndim} dimensions.")
-    if np.isnan(array).any():
+    if np.count_nonzero(np.isnan(array[-1:] if is_ascending else array)):  # NaN sorts last
         raise ParameterInvalid(f"`{name}` must hold numbers only; got NaN.")
     return array

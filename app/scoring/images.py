@@ -93,9 +93,9 @@ def as_given(
 def show_neighbours(state: CollectionState, found: Neighbours, row: int) -> list[dict[str, Any]]:
     """The neighbours of one query as answers show them, nearest first."""
     return [
-        {"id": entry.image_id, "distance": float(distance), "metadata": entry.metadata}
-        for pk, distance in zip(found.ids[row], found.distances[row], strict=True)
-        if (entry := state.entries.get(int(pk))) is not None
+        {"id": entry.image_id, "distance": distance, "metadata": entry.metadata}
+        for pk, distance in zip(found.ids[row].tolist(), found.distances[row].tolist(), strict=True)
+        if (entry := state.entries.get(pk)) is not None
     ]
 
 

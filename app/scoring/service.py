@@ -62,10 +62,12 @@ def score_live(state: CollectionState, images: Vectors, parameters: ScoreParamet
         for place, fault in images.problems.items():
             results[place] = {"problem": fault}
         if images.places:
-            exclude = np.array([-1 if one is None else one.pk for one in images.stored], np.int64)
+            exclude = None
+            if any(images.stored):
+                exclude = np.array([-1 if one is None else one.pk for one in images.stored], np.int64)
             with stage("score"):
                 found = scorer.score(images.vectors, k=k, neighbours=shown, exclude=exclude)
-            p = p_values(found.score, scores_of_normals) if calibration.n else None
+            p = p_values(found.score, scores_of_normals, is_ascending=True) if calibration.n else None
             verdicts = anomalous(found.score, calibration)
             flagged = None
             if parameters.control == "fdr" and p is not None:

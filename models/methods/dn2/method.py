@@ -236,24 +236,22 @@ class LiveDN2:
             raise ParameterInvalid(f"`neighbours` of method `dn2` must be 0 or more; got {neighbours}.")
         if exclude is not None and exclude.shape != vectors.shape[:1]:
             raise ParameterInvalid(f"`exclude` must have one id per query; got {exclude.shape[0]}.")
-        if exclude is not None and (exclude < 0).all():
+        if exclude is not None and not np.count_nonzero(exclude >= 0):
             exclude = None  # nothing to leave out: a plain search does
         if len(self.bank) == 0:
             raise BankTooSmall("The bank of method `dn2` must hold at least 1 normal image; got 0.")
         used_k = self._table.usable_k(asked_k)
         prepared = self.prepared(vectors)
         nearest = self._nearest_normal(prepared, max(used_k, neighbours), exclude)
-        if (nearest.ids[:, used_k - 1] < 0).any():
+        if np.count_nonzero(nearest.ids[:, used_k - 1] < 0):
             raise NothingToCompare("The bank must hold a normal image besides the one asked about; got none.")
         plain = mean_of_nearest(nearest.distances, used_k)
         known = _search(self.anomalous, prepared, 1, exclude)
-        score = weighed_by_known_defects(plain, known.distances[:, 0])
+        score = weighed_by_known_defects(plain, known.distances[:, 0]) if len(self.anomalous) else plain
         return DN2Scores(
             score=score.astype(np.float32),
             plain=plain.astype(np.float32),
-            neighbours=Neighbours(
-                ids=nearest.ids[:, :neighbours].copy(), distances=nearest.distances[:, :neighbours].copy()
-            ),
+            neighbours=_first(nearest, neighbours),
             known=known,
         )
 
@@ -375,6 +373,13 @@ class LiveDN2:
         if not 1 <= k <= most:
             raise ParameterInvalid(f"`k` of method `dn2` must be a whole number from 1 to {most}; got {k}.")
         return k
+
+
+def _first(found: Neighbours, count: int) -> Neighbours:
+    """The first so many neighbours of each query, without the memory of the others."""
+    if count == found.ids.shape[1]:
+        return found
+    return Neighbours(ids=found.ids[:, :count].copy(), distances=found.distances[:, :count].copy())
 
 
 def _search(index: VectorIndex, vectors: NDArray[np.float32], k: int, exclude: NDArray[np.int64] | None) -> Neighbours:

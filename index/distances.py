@@ -8,6 +8,8 @@ from index.errors import CountOutOfRange, IdInvalid, NotFinite, WidthMismatch
 
 LENGTH_MAX = 1e18  # (2 * LENGTH_MAX) ** 2 still fits in float32, so no distance can overflow
 UNIT_TOLERANCE = 4e-7  # seven roundings of float32: rows that were brought to unit length in float32 pass
+HALF = np.float32(0.5)
+BLANK_TOLERANCE = np.float32(1e-4)  # around it; far more than a unit row can be off
 BLOCK_ROWS = 512  # 1 MB of differences at width 512: the block stays in the second-level cache
 
 
@@ -97,10 +99,11 @@ def pair_distances(metric: Metric, queries: NDArray[np.float32], rows: NDArray[n
     if metric is Metric.L2:
         return np.sqrt(squares, out=squares)
     # For unit vectors |u - v|^2 / 2 = 1 - cos, without the cancellation of the right-hand side.
-    np.multiply(squares, np.float32(0.5), out=squares)
+    np.multiply(squares, HALF, out=squares)
     np.minimum(squares, np.float32(2.0), out=squares)
-    blank = ~(rows.any(axis=-1) & queries.any(axis=-1))
-    if np.count_nonzero(blank):
+    # A row of zeros comes out at 0.5 from one of unit length, and at 0 from another; nobody looks for it elsewhere.
+    if np.count_nonzero((squares == 0.0) | (np.abs(squares - HALF) < BLANK_TOLERANCE)):
+        blank = ~(rows.any(axis=-1) & queries.any(axis=-1))
         squares[blank] = 1.0
     return squares
 

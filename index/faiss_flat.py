@@ -90,8 +90,8 @@ class FlatIndex(RowStore):
         """
         rough, listed = self._shortlist(query, length, places)
         distances = pair_distances(self.metric, query, self._searched.values.take(listed[0], axis=0))
-        ids = self._ids.values.take(listed[0])
-        nearest = sorted(zip(distances.tolist(), ids.tolist(), strict=True))[:k]
+        ids = map(self._ids.values.item, listed[0].tolist())
+        nearest = sorted(zip(distances.tolist(), ids, strict=True))[:k]
         kth = np.array([nearest[-1][0]], np.float64)
         if max(rough[0].tolist()) <= farthest_rough(self.metric, self.width, self._lengths(query), kth)[0]:
             return None

@@ -35,9 +35,8 @@ class Ticket:
         self._owner = owner
         self.images = tuple(prepared)
         self.deadline = deadline  # on the owner's clock
-        self.vectors = np.empty((len(self.images), owner.embedder.width), dtype=np.float32)
+        self.rows: dict[int, NDArray[np.float32]] = {}  # vectors that are there, by number of the image
         self.taken = 0  # images handed to the worker so far
-        self.finished = 0
         self.failure: BaseException | None = None
         self.has_ended = False
         self._gate = threading.Lock()  # held until then: an Event takes several times as long to set and to wait for
@@ -58,7 +57,11 @@ class Ticket:
         # What the network raised belongs to this ticket alone, so that raising it here shares no traceback.
         if self.failure is not None:
             raise self.failure
-        return self.vectors
+        if not self.rows:
+            return np.empty((0, self._owner.embedder.width), np.float32)
+        if len(self.rows) == 1:
+            return self.rows[0][None]
+        return np.stack([self.rows[number] for number in range(len(self.images))])
 
     def cancel(self) -> None:
         """Leave the queue; nothing happens where the vectors are already there."""
@@ -255,9 +258,8 @@ class BatchingEmbedder:
                 # A ticket that was given up may already be read elsewhere; its rows go nowhere.
                 if ticket.has_ended:
                     continue
-                ticket.vectors[number] = row
-                ticket.finished += 1
-                if ticket.finished == len(ticket.images):
+                ticket.rows[number] = row
+                if len(ticket.rows) == len(ticket.images):
                     ticket.end()
         if self._observe is not None:
             self._observe(len(batch), seconds)

@@ -9,7 +9,8 @@ from typing import Any
 
 HEAD = struct.Struct("<IQ")  # bytes of the facts, bytes of the body
 FACTS_MAX = 2**16
-PIECE_BYTES = 2**16  # sent or asked for at once: time is looked at in between
+PIECE_BYTES = 2**16  # asked for at once: time is looked at in between
+SENT_BYTES = 2**18  # sent at once, most images whole
 JOINED_BYTES = 2**20  # a larger body is not copied to be sent
 LIMIT = struct.Struct("@ll")  # seconds and microseconds, as the kernel wants them
 LEAST_S = 0.001  # nothing at all would mean no limit
@@ -68,7 +69,7 @@ def _send(line: socket.socket, message: bytes, until: float) -> None:
     left = memoryview(message)
     while left:
         _limit(line, socket.SO_SNDTIMEO, until)
-        left = left[line.send(left[:PIECE_BYTES]) :]
+        left = left[line.send(left[:SENT_BYTES]) :]
 
 
 class _Incoming:

@@ -62,6 +62,24 @@ def test_equals_the_judge_in_tight_clusters(metric, spread):
             assert_same(exact, flat, queries, 3, allowed)
 
 
+@pytest.mark.parametrize("metric", Metric)
+@pytest.mark.parametrize("spread", [1e-7, 1.0])
+def test_one_query_gets_the_bits_that_it_gets_among_others(metric, spread):
+    """Near-ties, whose short lists prove nothing, and clear answers; ids in no order, all rows and some of them."""
+    random = np.random.default_rng(6)
+    vectors = (random.random(64) + spread * random.standard_normal((900, 64))).astype(np.float32)
+    vectors[::50] = 0
+    _, flat = both(metric, random.permutation(900), vectors)
+    queries = np.concatenate([vectors[:60], random.standard_normal((20, 64)).astype(np.float32)])
+    for allowed in (None, np.arange(0, 900, 2)):
+        together = flat.search(queries, 4, allowed=allowed)
+        for row, query in enumerate(queries):
+            alone = flat.search(query[None], 4, allowed=allowed)
+            assert alone.ids.tolist() == together.ids[row : row + 1].tolist()
+            assert alone.distances.tolist() == together.distances[row : row + 1].tolist()
+            assert (alone.ids.dtype, alone.distances.dtype) == (np.int64, np.float32)
+
+
 def test_the_same_clusters_are_wrong_without_the_proof(monkeypatch):
     """The negative control: trusting the short list returns other rows, so the proof is needed."""
     random = np.random.default_rng(1)

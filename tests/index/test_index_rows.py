@@ -115,6 +115,13 @@ def test_a_distance_has_the_same_bits_wherever_it_stands(metric, width):
     assert batched[0].tolist() == batched[1][::-1].tolist() == together.tolist()
 
 
+def test_only_what_is_all_zeros_is_at_distance_one_by_rule():
+    unit, sixty_degrees, zeros = np.float32([1, 0]), np.float32([0.5, 0.75**0.5]), np.zeros(2, np.float32)
+    found = pair_distances(Metric.COSINE, unit, np.stack([unit, sixty_degrees, zeros]))
+    assert found.tolist() == [0.0, pytest.approx(0.5, abs=1e-7), 1.0]
+    assert pair_distances(Metric.COSINE, zeros, np.stack([unit, sixty_degrees, zeros])).tolist() == [1.0, 1.0, 1.0]
+
+
 def test_importing_the_package_does_not_load_faiss():
     code = "import sys, index; index.set_threads(1); sys.exit('faiss' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -29,6 +29,7 @@ from benchmarks.backbones import (
     measure_backbones,
     read_folder,
 )
+from benchmarks.checkouts import CheckoutsPlan, checkouts_text, measure_checkouts
 from benchmarks.crops import write_crops
 from benchmarks.decoding_cost import DecodingPlan, decoding_text, measure_decoding
 from benchmarks.embedding import embed_files
@@ -652,6 +653,25 @@ def decoding(
         bar = progress.add_task("Starting", total=None)
         found = measure_decoding(plan, say=partial(_describe, progress, bar))
     _write(found, out, "decoding", decoding_text(found), as_json)
+
+
+@cli.command()
+def checkouts(
+    other: Annotated[Path, typer.Argument(help="Folder with another checkout, such as a git worktree.")],
+    size: Annotated[str, typer.Option(help="small, medium or large JPEGs.")] = "medium",
+    clients: Annotated[list[int] | None, typer.Option(min=1, help="Keep-alive clients; repeat it.")] = None,
+    servers: Annotated[int, typer.Option(min=1, help="Servers of each.")] = 4,
+    turns: Annotated[int, typer.Option(min=1, help="Measurements of each server.")] = 10,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Length of each measurement.")] = 2.0,
+    out: OutOption = Path(".bench"),
+    as_json: JsonOption = False,
+) -> None:
+    """Measure what a change does to scoring: servers of this checkout and of another one, loaded in turn."""
+    with _sentences(), images_progress() as progress:
+        plan = CheckoutsPlan(other, size, tuple(clients or (1, 8, 32)), servers, turns, seconds)
+        bar = progress.add_task("Starting", total=None)
+        found = measure_checkouts(plan, say=partial(_describe, progress, bar))
+    _write(found, out, "checkouts", checkouts_text(found), as_json)
 
 
 @cli.command()

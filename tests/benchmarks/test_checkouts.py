@@ -1,0 +1,23 @@
+"""`oddity bench checkouts`: one tiny run of a tree against itself, and what is told of it."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.checkouts import CheckoutsPlan, checkouts_text, measure_checkouts
+from benchmarks.errors import BenchmarkRefused
+from tests.rules.source_tree import ROOT
+
+
+@pytest.mark.slow
+def test_two_trees_are_loaded_in_turn() -> None:
+    found = measure_checkouts(CheckoutsPlan(ROOT, "small", (2,), servers=1, turns=2, seconds=0.3, images=2, bank=12))
+    (load,) = found["loads"]
+    assert all(len(load[tree]["images_per_s"]) == 1 and load[tree]["cpu_ms"][0] > 0 for tree in ("other", "this"))
+    assert load["throughput"][0] > 0
+    assert "2 clients, this" in "\n".join(checkouts_text(found))
+
+
+def test_a_folder_without_a_checkout_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkRefused, match="another checkout"):
+        CheckoutsPlan(tmp_path)

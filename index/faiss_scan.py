@@ -19,7 +19,7 @@ PRODUCT_QUERIES = 4
 # Up to so many multiplications one thread is enough. Two take as long, or half as long (32 queries on 5,000 rows:
 # 2.9 ms, one thread 4.7), but then the second one spins for 2 ms more at the expense of whoever else computes, and
 # beside the threads of others both may take 20 ms. One query takes one thread half the time of two, whatever the rows
-# (20,000 and 200,000 rows of width 512: 1.2 ms and 15; two threads 3.6 and 29; best of three, faiss 1.15.1).
+# (20,000 and 200,000 rows of width 512: 1.2 ms and 14; two threads 3.4 and 28; best of three, faiss 1.15.1).
 SMALL_PRODUCT = 2**26
 
 SHIPPED_LIMIT = faiss.cvar.distance_compute_blas_threshold  # its own limit, before `faiss_settings` changes it

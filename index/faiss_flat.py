@@ -54,21 +54,22 @@ class FlatIndex(RowStore):
     def nearest_at(self, asked: NDArray[np.float32], k: int, places: NDArray[np.int64] | None) -> Neighbours:
         """The K nearest of the rows at these places, ascending, or of all; `asked` as rows are searched."""
         n_rows = len(self) if places is None else len(places)
-        length = _length_for(min(k, n_rows))
-        if len(asked) == 1 and k <= n_rows and _is_shorter(length, n_rows, 1):
+        found_k = min(k, n_rows)
+        length = found_k + found_k // 8 + SHORTLIST_EXTRA
+        longest = max(length, SHORTLIST_MAX)
+        if len(asked) == 1 and found_k == k and _is_shorter(length, n_rows, 1):
             alone = self._nearest_to_one(asked, k, length, places)
             if alone is not None:
                 return alone
+            length *= SHORTLIST_WIDER
         found = Neighbours.none(len(asked), k)
-        k = min(k, n_rows)
-        if not k:
+        if not found_k:
             return found
         unproven = np.arange(len(asked))
-        longest = max(length, SHORTLIST_MAX)
         while length <= longest and _is_shorter(length, n_rows, len(unproven)):
             step = max(1, LIST_PAIRS // length)
             proven = [
-                self._search_shortlist(asked, unproven[start : start + step], k, length, places, found)
+                self._search_shortlist(asked, unproven[start : start + step], found_k, length, places, found)
                 for start in range(0, len(unproven), step)
             ]
             unproven = unproven[~np.concatenate(proven)]
@@ -77,7 +78,7 @@ class FlatIndex(RowStore):
         ids = self._ids.values if places is None else self._ids.values[places]
         for number in unproven:
             distances = distances_to_all(self.metric, asked[number], rows, places)
-            found.ids[number, :k], found.distances[number, :k] = nearest(distances, ids, k)
+            found.ids[number, :found_k], found.distances[number, :found_k] = nearest(distances, ids, found_k)
         return found
 
     def _nearest_to_one(
@@ -160,11 +161,6 @@ class FlatIndex(RowStore):
             some = slice(start, start + step)
             distances[some] = pair_distances(self.metric, queries[some, None], rows[listed[some]])
         return distances
-
-
-def _length_for(k: int) -> int:
-    """Rows on the first short list for the k nearest."""
-    return k + k // 8 + SHORTLIST_EXTRA
 
 
 def _is_shorter(length: int, n_rows: int, n_queries: int) -> bool:

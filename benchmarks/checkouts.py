@@ -19,9 +19,8 @@ from benchmarks.clients import posted, run_load
 from benchmarks.errors import BenchmarkRefused
 from benchmarks.job_pressure import running_server
 from benchmarks.report import table
-from benchmarks.speed import SIZES, made_jpegs
+from benchmarks.speed import SIZES, C, add_images, made_jpegs
 
-C = "/v1/collections/checkouts"
 TREES = ("other", "this")
 KEYS = ("images_per_s", "p50_ms", "p99_ms", "cpu_ms")
 WARM_S = 2.0
@@ -34,11 +33,11 @@ class CheckoutsPlan:
     """What is measured."""
 
     other: Path
-    size: str = "medium"
-    clients: tuple[int, ...] = (1, 8, 32)
-    servers: int = 4  # of each tree
-    turns: int = 10
-    seconds: float = 2.0  # of each turn
+    size: str
+    clients: tuple[int, ...]
+    servers: int  # of each tree
+    turns: int
+    seconds: float  # of each turn
     images: int = 32  # different ones
     bank: int = 200
     seed: int = 0
@@ -89,10 +88,7 @@ def measure_checkouts(
 def _fill(url: str, plan: CheckoutsPlan) -> None:
     with httpx2.Client(base_url=url, timeout=600) as http:
         http.put(C).raise_for_status()
-        bank = made_jpegs(plan.bank, SIZES["small"], plan.seed + 1)
-        files = [("files", (f"{place}.jpg", image)) for place, image in enumerate(bank)]
-        for start in range(0, len(files), 32):
-            http.post(f"{C}/images", files=files[start : start + 32]).raise_for_status()
+        add_images(http, made_jpegs(plan.bank, SIZES["small"], plan.seed + 1))
 
 
 def _compared(plan: CheckoutsPlan, servers: list[_Server], images: list[bytes], clients: int) -> dict[str, Any]:

@@ -258,7 +258,7 @@ def _service(
         found: dict[str, Any] = {"start_s": time.perf_counter() - began, "clients": {}}
         say(f"{spec.backbone}: service, filling, {size}")
         http.put(C).raise_for_status()
-        _add(http, made_jpegs(plan.bank, SIZES["small"], plan.seed + 1))
+        add_images(http, made_jpegs(plan.bank, SIZES["small"], plan.seed + 1))
         _warm(url, process.pid, plan, images)
         found["memory_idle_mib"] = sum(map(memory_mib, family_of(process.pid)))
         for clients in plan.clients:
@@ -286,11 +286,12 @@ def _adding(http: httpx2.Client, plan: SpeedPlan, images: list[bytes]) -> dict[s
     while time.perf_counter() - began < plan.seconds:
         batch = [_commented(images[(number + place) % len(images)], number + place) for place in range(32)]
         number += 32
-        added += _add(http, batch)
+        added += add_images(http, batch)
     return {"images_per_s": added / (time.perf_counter() - began)}
 
 
-def _add(http: httpx2.Client, images: list[bytes]) -> int:
+def add_images(http: httpx2.Client, images: list[bytes]) -> int:
+    """How many of these JPEGs the collection `C` took, sent 32 at a time."""
     created = 0
     for start in range(0, len(images), 32):
         files = [("files", (f"{start + place}.jpg", data)) for place, data in enumerate(images[start : start + 32])]

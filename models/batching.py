@@ -60,7 +60,7 @@ class Ticket:
         if not self.rows:
             return np.empty((0, self._owner.embedder.width), np.float32)
         if len(self.rows) == 1:
-            return self.rows[0][None]
+            return self.rows[0][None]  # without a copy, at which numpy would give way to other threads
         return np.stack([self.rows[number] for number in range(len(self.images))])
 
     def cancel(self) -> None:

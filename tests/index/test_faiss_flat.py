@@ -165,3 +165,7 @@ def test_the_thread_count_reaches_every_thread_and_is_given_back(monkeypatch):
         worker.start()
         worker.join()
         assert seen == [count, 5]
+    set_threads(3)
+    seen.clear()
+    flat.search(vectors[:1], 1)
+    assert seen == [1]  # with more, one query takes longer

@@ -36,6 +36,7 @@ def test_without_calibration_every_p_value_is_one():
 def test_p_values_equal_counting(scores, calibration):
     counted = [(1 + sum(c >= s for c in calibration)) / (len(calibration) + 1) for s in scores]
     assert p_values(scores, calibration).tolist() == counted
+    assert p_values(scores, np.sort(calibration), is_ascending=True).tolist() == counted
 
 
 @given(scores=coarse_scores, calibration=coarse_scores, rate=rates)
@@ -150,6 +151,8 @@ def test_rates_outside_are_refused(rate):
 def test_nan_and_matrices_are_refused():
     with pytest.raises(ParameterInvalid, match="NaN"):
         p_values([float("nan")], [1.0])
+    with pytest.raises(ParameterInvalid, match="NaN"):
+        p_values([1.0], [1.0, float("nan")], is_ascending=True)
     with pytest.raises(ParameterInvalid, match="dimensions"):
         make_calibration([[1.0]], 0.1)
 

@@ -9,15 +9,17 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from app.errors import BytesDamaged, NotFound
 
 DIGEST_BYTES = hashlib.sha256().digest_size
 IMAGES_LOCK = "images"  # shared by whoever writes images' bytes, held alone by the collector
+SYNCS_AT_ONCE = 8
 PART = ".part-"  # begins the name of a file that is being written
 
 Lock = Callable[[], AbstractContextManager[object]]
@@ -66,16 +68,13 @@ class FolderFiles:
 
     def write(self, items: Iterable[tuple[str, bytes]]) -> None:
         """Store each (name, bytes); folders are synced once for the whole batch."""
-        folders: set[Path] = set()
-        for name, data in items:
-            target = self.path(name)
-            # Also where the file is there already: whoever is storing it may not have come to sync the folders yet.
-            folders |= {self.folder, target.parent}
-            if not _is_renewed(target, data):
-                target.parent.mkdir(exist_ok=True)
-                _write(target, data)
+        targets = {self.path(name): data for name, data in items}
+        # Also where the file is there already: whoever is storing it may not have come to sync the folders yet.
+        folders = {folder for target in targets for folder in (self.folder, target.parent)}
         for folder in folders:
-            _sync_folder(folder)
+            folder.mkdir(exist_ok=True)
+        _side_by_side(_keep, targets.items())
+        _side_by_side(_sync_folder, ((folder,) for folder in folders))
 
     def read(self, name: str) -> bytes:
         """The bytes of this name. Raises FileNotFoundError."""
@@ -168,6 +167,22 @@ class Thumbnails:
             return None
         data = kept[DIGEST_BYTES:]
         return data if hashlib.sha256(data).digest() == kept[:DIGEST_BYTES] else None
+
+
+def _side_by_side(do: Callable[..., None], tasks: Iterable[tuple[Any, ...]]) -> None:
+    """Do it with the arguments of each task, some at a time.
+
+    Each waits for the disk, and a journalling file system takes those who wait together to it in one go.
+    """
+    with ThreadPoolExecutor(SYNCS_AT_ONCE, thread_name_prefix="sync") as threads:
+        for done in [threads.submit(do, *task) for task in tasks]:
+            done.result()
+
+
+def _keep(target: Path, data: bytes) -> None:
+    """Have these bytes in the file, young."""
+    if not _is_renewed(target, data):
+        _write(target, data)
 
 
 def _is_renewed(target: Path, data: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""What a change does to scoring: servers of two source trees, loaded in turn in one run.
+"""What a change does to scoring and adding: servers of two source trees, loaded in turn in one run.
 
 A machine that others share moves by more from hour to hour than most changes do. So the turns alternate, and each tree
 has several servers: two of the same code may differ for as long as they live.
@@ -9,21 +9,23 @@ import statistics
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx2
 
-from benchmarks.clients import posted, run_load
+from benchmarks.clients import cpu_seconds, family_of, posted, run_load
 from benchmarks.errors import BenchmarkRefused
 from benchmarks.job_pressure import running_server
 from benchmarks.report import table
-from benchmarks.speed import SIZES, C, add_images, made_jpegs
+from benchmarks.speed import BATCH_SENT, SIZES, C, add_images, add_steadily, made_jpegs
 
 TREES = ("other", "this")
 KEYS = ("images_per_s", "p50_ms", "p99_ms", "cpu_ms")
 WARM_S = 2.0
+TURN_IMAGES = 1_000_000  # numbers that a turn of adding has for its files
 ROOT = Path(__file__).resolve().parent.parent
 Say = Callable[[str], None]
 
@@ -57,10 +59,17 @@ class _Server:
     pid: int
 
 
+Once = Callable[[_Server, int], dict[str, float]]
+"""One measurement of a server, in this turn."""
+
+
 def measure_checkouts(
     plan: CheckoutsPlan, environment: dict[str, str] | None = None, say: Say = lambda _: None
 ) -> dict[str, Any]:
-    """Medians of each server by number of clients, and what this tree answers over what the other one does."""
+    """Medians of each server by number of clients, and what this tree answers over what the other one does.
+
+    Adding comes last, for a bank that has grown takes longer to search.
+    """
     usual = os.environ if environment is None else environment
     images = made_jpegs(plan.images, SIZES[plan.size], plan.seed)
     found: dict[str, Any] = {"benchmark": "checkouts", "plan": {**asdict(plan), "other": str(plan.other)}, "loads": []}
@@ -81,7 +90,10 @@ def measure_checkouts(
             for server in servers:
                 run_load(server.url, server.pid, clients, WARM_S, posted(f"{C}/anomaly", images))
             say(f"{clients} clients")
-            found["loads"].append({"clients": clients, **_compared(plan, servers, images, clients)})
+            score = partial(_scored, plan, images, clients)
+            found["loads"].append({"what": f"{clients} clients", **_compared(plan, servers, score)})
+        say("Adding")
+        found["loads"].append({"what": "adding", **_compared(plan, servers, partial(_added, plan, images))})
     return found
 
 
@@ -91,17 +103,28 @@ def _fill(url: str, plan: CheckoutsPlan) -> None:
         add_images(http, made_jpegs(plan.bank, SIZES["small"], plan.seed + 1))
 
 
-def _compared(plan: CheckoutsPlan, servers: list[_Server], images: list[bytes], clients: int) -> dict[str, Any]:
+def _scored(plan: CheckoutsPlan, images: list[bytes], clients: int, server: _Server, _turn: int) -> dict[str, float]:
+    load = run_load(server.url, server.pid, clients, plan.seconds, posted(f"{C}/anomaly", images))
+    told = load.summary()
+    if told["other"] or not told["answers"]:
+        raise BenchmarkRefused(f"A server of the {server.tree} tree did not answer as it should.")
+    return {**told, "cpu_ms": 1000 * load.server_cpu_s / told["answers"]}
+
+
+def _added(plan: CheckoutsPlan, images: list[bytes], server: _Server, turn: int) -> dict[str, float]:
+    family = family_of(server.pid)
+    before = sum(map(cpu_seconds, family))
+    with httpx2.Client(base_url=server.url, timeout=600) as http:
+        told = add_steadily(http, images, plan.seconds, turn * TURN_IMAGES)
+    return {**told, "cpu_ms": 1000 * (sum(map(cpu_seconds, family)) - before) / told["added"]}
+
+
+def _compared(plan: CheckoutsPlan, servers: list[_Server], once: Once) -> dict[str, Any]:
     turns: list[list[dict[str, float]]] = [[] for _ in servers]
     for turn in range(plan.turns):
         order = list(range(len(servers)))
         for place in order if turn % 2 else reversed(order):
-            server = servers[place]
-            load = run_load(server.url, server.pid, clients, plan.seconds, posted(f"{C}/anomaly", images))
-            told = load.summary()
-            if told["other"] or not told["answers"]:
-                raise BenchmarkRefused(f"A server of the {server.tree} tree did not answer as it should.")
-            turns[place].append({**told, "cpu_ms": 1000 * load.server_cpu_s / told["answers"]})
+            turns[place].append(once(servers[place], turn))
     medians: dict[str, dict[str, list[float]]] = {tree: {key: [] for key in KEYS} for tree in TREES}
     for server, some in zip(servers, turns, strict=True):
         for key in KEYS:
@@ -122,7 +145,7 @@ def checkouts_text(found: dict[str, Any]) -> list[str]:
     plan = found["plan"]
     rows = [
         (
-            f"{load['clients']} clients, {tree}",
+            f"{load['what']}, {tree}",
             *(", ".join(f"{value:.1f}" for value in load[tree][key]) for key in KEYS),
             ", ".join(f"{value:.2f}" for value in load["throughput"]) if tree == "this" else "",
         )
@@ -131,7 +154,8 @@ def checkouts_text(found: dict[str, Any]) -> list[str]:
     ]
     return [
         f"{plan['servers']} servers of each tree, {plan['turns']} turns of {plan['seconds']:g} s each; medians over "
-        "the turns, server by server. Ratios: this tree over the other, pair by pair.",
+        "the turns, server by server. Ratios: this tree over the other, pair by pair. Adding: requests of "
+        f"{BATCH_SENT} images, one after the other; its p50 and p99 are of a request.",
         "",
         *table(["", "images/s", "p50 ms", "p99 ms", "CPU ms an image", "throughput"], rows),
     ]

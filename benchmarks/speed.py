@@ -35,6 +35,7 @@ from models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from models.torchvision_import import import_torchvision
 
 C = "/v1/collections/speed"
+BATCH_SENT = 32  # images in one request that adds
 SIZES = {"small": (64, 64), "medium": (500, 400), "large": (4000, 3000)}
 PARTS = ("decoder", "network", "baseline", "service", "stages")
 PRECISIONS = ("exact", "float32", "bf16", "int8")
@@ -266,7 +267,7 @@ def _service(
             load = run_load(url, process.pid, clients, plan.seconds, posted(f"{C}/anomaly", images))
             found["clients"][str(clients)] = load.summary()
         say(f"{spec.backbone}: service, {size}, adding")
-        found["adding"] = _adding(http, plan, images)
+        found["adding"] = add_steadily(http, images, plan.seconds)
         found["memory_most_mib"] = sum(map(memory_mib, family_of(process.pid)))
     return found
 
@@ -280,21 +281,28 @@ def _warm(url: str, pid: int, plan: SpeedPlan, images: list[bytes]) -> None:
             return
 
 
-def _adding(http: httpx2.Client, plan: SpeedPlan, images: list[bytes]) -> dict[str, float]:
-    """Durable adding in batches of 32, one after the other; every file differs by a comment, so none is a duplicate."""
-    added, number, began = 0, 0, time.perf_counter()
-    while time.perf_counter() - began < plan.seconds:
-        batch = [_commented(images[(number + place) % len(images)], number + place) for place in range(32)]
-        number += 32
+def add_steadily(http: httpx2.Client, images: list[bytes], seconds: float, number: int = 0) -> dict[str, float]:
+    """Durable adding to `C` in batches of 32, one after the other; p50 and p99 are of a batch.
+
+    Every file differs by a comment, numbered from `number` on, so that none is a duplicate.
+    """
+    added, took, began = 0, [], time.perf_counter()
+    while (now := time.perf_counter()) - began < seconds:
+        batch = [_commented(images[(number + place) % len(images)], number + place) for place in range(BATCH_SENT)]
+        number += BATCH_SENT
         added += add_images(http, batch)
-    return {"images_per_s": added / (time.perf_counter() - began)}
+        took.append(1000 * (time.perf_counter() - now))
+    wall_s = time.perf_counter() - began
+    p50, p99 = np.percentile(took, (50, 99)).tolist()
+    return {"added": added, "images_per_s": added / wall_s, "p50_ms": p50, "p99_ms": p99}
 
 
 def add_images(http: httpx2.Client, images: list[bytes]) -> int:
     """How many of these JPEGs the collection `C` took, sent 32 at a time."""
     created = 0
-    for start in range(0, len(images), 32):
-        files = [("files", (f"{start + place}.jpg", data)) for place, data in enumerate(images[start : start + 32])]
+    for start in range(0, len(images), BATCH_SENT):
+        some = images[start : start + BATCH_SENT]
+        files = [("files", (f"{start + place}.jpg", data)) for place, data in enumerate(some)]
         created += http.post(f"{C}/images", files=files).raise_for_status().json()["created"]
     return created
 

@@ -666,7 +666,7 @@ def checkouts(
     out: OutOption = Path(".bench"),
     as_json: JsonOption = False,
 ) -> None:
-    """Measure what a change does to scoring: servers of this checkout and of another one, loaded in turn."""
+    """Measure what a change does to scoring and adding: servers of this checkout and another one, loaded in turn."""
     with _sentences(), images_progress() as progress:
         plan = CheckoutsPlan(other, size, tuple(clients or (1, 8, 32)), servers, turns, seconds)
         bar = progress.add_task("Starting", total=None)

@@ -1,9 +1,11 @@
 """The image store: content-addressed files in a folder, in an object store, and elsewhere; all promise the same."""
 
+import errno
 import hashlib
 import json
 import logging
 import os
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +22,7 @@ from app.errors import Busy, BytesDamaged, NotFound
 from app.main import create_app
 from app.remote_storage import TRIES, ImageStoreUnsupported, RemoteFiles, open_files
 from app.settings import Settings
-from app.storage import PART, Files, FolderFiles, ImageStore, Thumbnails
+from app.storage import PART, SYNCS_AT_ONCE, Files, FolderFiles, ImageStore, Thumbnails
 from tests.app.object_store import SECRET, ObjectStore, object_store
 from tests.app.working import core_of, finished
 from tests.conftest import add, png
@@ -68,6 +70,37 @@ def test_bytes_come_back_as_they_went_in(store: ImageStore) -> None:
         assert store.get(sha256) == data
         assert store.exists(sha256)
         assert list(store.files.names(sha256[:2])) == [sha256]
+
+
+def test_files_of_a_batch_wait_for_the_disk_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsync, together = os.fsync, threading.Barrier(SYNCS_AT_ONCE, timeout=30.0)
+
+    def meeting(descriptor: int) -> None:
+        if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            together.wait()  # breaks where fewer come
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", meeting)
+    items = [(sha(data), data) for data in (bytes([number]) for number in range(2 * SYNCS_AT_ONCE))]
+    files = FolderFiles(tmp_path / "images")
+    files.write(items)
+    assert [files.read(name) for name, _ in items] == [data for _, data in items]
+
+
+def test_a_batch_of_which_one_file_fails_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rename, spoilt = Path.rename, sha(b"b")
+
+    def failing(self: Path, target: Path) -> Path:
+        if target.name == spoilt:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    files = FolderFiles(tmp_path / "images")
+    with pytest.raises(OSError, match="No space left"):
+        files.write([(sha(data), data) for data in (b"a", b"b", b"c")])
+    assert not files.exists(spoilt)
+    assert not [path for path in on_disk(tmp_path) if path.name.startswith(PART)]
 
 
 def test_putting_again_changes_nothing_but_the_date(store: ImageStore) -> None:

@@ -16,10 +16,12 @@ def plan(other: Path) -> CheckoutsPlan:
 @pytest.mark.slow
 def test_two_trees_are_loaded_in_turn() -> None:
     found = measure_checkouts(plan(ROOT))
-    (load,) = found["loads"]
-    assert all(len(load[tree]["images_per_s"]) == 1 and load[tree]["cpu_ms"][0] > 0 for tree in ("other", "this"))
-    assert load["throughput"][0] > 0
-    assert "2 clients, this" in "\n".join(checkouts_text(found))
+    assert [load["what"] for load in found["loads"]] == ["2 clients", "adding"]
+    for load in found["loads"]:
+        assert all(len(load[tree]["images_per_s"]) == 1 and load[tree]["cpu_ms"][0] > 0 for tree in ("other", "this"))
+        assert load["throughput"][0] > 0
+    text = "\n".join(checkouts_text(found))
+    assert "2 clients, this" in text and "adding, other" in text
 
 
 def test_the_other_tree_is_what_runs(tmp_path: Path) -> None:

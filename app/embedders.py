@@ -184,12 +184,8 @@ class Embedders:
             )
         )
 
-    def prepare(
-        self, embedder: Embedder, images: Sequence[bytes], *, with_pixel_sha256: bool = False
-    ) -> list[PreparedImage | ModelsError]:
+    def prepare(self, embedder: Embedder, images: Sequence[bytes]) -> list[PreparedImage | ModelsError]:
         """Each image decoded and preprocessed, or the error that it meets; in order.
-
-        The hash of the pixels is for images that are stored.
 
         Raises DeadlinePassed, DecoderUnavailable: the same images may be prepared a moment later.
         """
@@ -198,7 +194,7 @@ class Embedders:
 
         def one(data: bytes) -> PreparedImage | ModelsError:
             try:
-                square = self.decoder.square(data, preprocessing, with_pixel_sha256=with_pixel_sha256, wait_s=wait_s)
+                square = self.decoder.square(data, preprocessing, wait_s=wait_s)
             except InputError as error:
                 return error
             return embedder.prepared(square)

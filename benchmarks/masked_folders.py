@@ -78,12 +78,12 @@ def read_masked(folder: Path, embedders: Embedders, embedder: Embedder) -> Maske
     refused = 0
     for start in range(0, len(images), AT_ONCE):
         some = images[start : start + AT_ONCE]
-        prepared = embedders.prepare(embedder, [one.file.read_bytes() for one in some], with_pixel_sha256=True)
-        for one, found in zip(some, prepared, strict=True):
+        bodies = [one.file.read_bytes() for one in some]
+        for one, body, found in zip(some, bodies, embedders.prepare(embedder, bodies), strict=True):
             if not isinstance(found, PreparedImage):
                 refused += 1
-            elif found.pixel_sha256 is not None and found.pixel_sha256 not in seen:
-                seen.add(found.pixel_sha256)
+            elif (pixels := embedders.decoder.pixel_sha256(body)) not in seen:
+                seen.add(pixels)
                 sized.append(replace(one, width=found.width, height=found.height))
     for one in sized:
         if one.mask is not None and one.pixels().shape != (one.height, one.width):

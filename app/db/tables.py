@@ -129,7 +129,7 @@ class ImageRow(Base):
     collection_id: Mapped[int] = mapped_column(ForeignKey("collections.id", ondelete="CASCADE"))
     image_id: Mapped[str] = mapped_column(String(256))
     sha256: Mapped[str] = mapped_column(String(64))
-    pixel_sha256: Mapped[str] = mapped_column(String(64))
+    pixel_sha256: Mapped[str | None] = mapped_column(String(64), default=None)  # where a search has needed it
     role: Mapped[str] = mapped_column(String(16))
     role_before: Mapped[str | None] = mapped_column(String(16), default=None)  # of an `example`: what it was until then
     label: Mapped[str | None] = mapped_column(String(128), default=None)

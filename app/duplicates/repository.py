@@ -1,14 +1,15 @@
 """Every SQL statement about duplicates."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import delete, func, insert, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from app.db.tables import DuplicateRow, ImageRow, JobRow
 
 PAGE_ROWS = 1000
+PICTURE = func.coalesce(ImageRow.pixel_sha256, ImageRow.sha256)  # by its pixels where they were hashed, else its bytes
 
 
 def same_bytes(session: Session, collection_id: int, role: str | None) -> Iterator[tuple[str, str, int]]:
@@ -20,6 +21,23 @@ def same_bytes(session: Session, collection_id: int, role: str | None) -> Iterat
         yield found[0], found[1], 1
 
 
+def to_hash(session: Session, collection_id: int, role: str | None) -> list[str]:
+    """Hashes of bytes, ascending, whose pixels are not hashed and may be those of others: the size is the same."""
+    size = (ImageRow.width, ImageRow.height)
+    shared = _images(select(*size), collection_id, role).group_by(*size)
+    shared = shared.having(func.count(func.distinct(ImageRow.sha256)) > 1)
+    statement = _images(select(ImageRow.sha256).distinct(), collection_id, role)
+    statement = statement.where(ImageRow.pixel_sha256.is_(None), tuple_(*size).in_(shared))
+    return list(session.scalars(statement.order_by(ImageRow.sha256)))
+
+
+def note_pixels(session: Session, collection_id: int, hashes: Mapping[str, str]) -> None:
+    """Note the hash of the pixels of all images with these bytes."""
+    for sha256, pixel_sha256 in hashes.items():
+        statement = update(ImageRow).where(ImageRow.collection_id == collection_id, ImageRow.sha256 == sha256)
+        session.execute(statement.values(pixel_sha256=pixel_sha256), execution_options={"synchronize_session": False})
+
+
 def same_pixels(session: Session, collection_id: int, role: str | None) -> Iterator[tuple[str, str, int]]:
     """Pixel hash and id of the first image of each of several byte strings with the same pixels, and how many have it.
 
@@ -27,6 +45,7 @@ def same_pixels(session: Session, collection_id: int, role: str | None) -> Itera
     """
     shared = _images(select(ImageRow.pixel_sha256), collection_id, role).group_by(ImageRow.pixel_sha256)
     shared = shared.having(func.count(func.distinct(ImageRow.sha256)) > 1)
+    shared = shared.where(ImageRow.pixel_sha256.is_not(None))
     first = _images(select(func.min(ImageRow.id).label("pk"), func.count().label("copies")), collection_id, role)
     firsts = first.where(ImageRow.pixel_sha256.in_(shared)).group_by(ImageRow.sha256).subquery()
     statement = select(ImageRow.pixel_sha256, ImageRow.image_id, firsts.c.copies).join(
@@ -39,7 +58,7 @@ def same_pixels(session: Session, collection_id: int, role: str | None) -> Itera
 def distinct_pictures(session: Session, collection_id: int, role: str | None) -> dict[int, int]:
     """Key of the first image of each picture, ascending, and how many images show it."""
     statement = _images(select(func.min(ImageRow.id), func.count()), collection_id, role)
-    found = session.execute(statement.group_by(ImageRow.pixel_sha256)).all()
+    found = session.execute(statement.group_by(PICTURE)).all()
     return dict(sorted((one[0], one[1]) for one in found))
 
 

@@ -1,7 +1,9 @@
 """Which pictures lie close together: pairs by embedding, told apart by a hash of what they look like."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +11,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from app.core import Core
+from app.duplicates import repository
 from app.errors import BytesDamaged, Conflict, NotFound
 from app.jobs.context import JobContext
 from app.shelf import CollectionState
@@ -16,11 +19,13 @@ from models.errors import InputError
 from models.perceptual import hash_distance, perceptual_hash
 
 BLOCK_ROWS = 64  # searched under one hold of the collection's lock
+HASHED_AT_ONCE = 4  # images whose bytes are read while others are decoded; the decoders are fewer or as many
 NEIGHBOURS_FIRST = 16
 NEIGHBOURS_MAX = 1024
 PAIRS_MAX = 20_000_000  # found in both directions: 2 GB while they are made single; a wide bound could find any number
 SAMPLE = 32  # images whose altered copies say how far copies lie
 SAMPLE_SHARE = 0.95  # of those copies that are within the bound
+UNREADABLE = (NotFound, BytesDamaged, InputError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,33 @@ def close_pairs(state: CollectionState, pks: NDArray[np.int64], bound: float, co
     return Pairs(low[apart][unique], high[apart][unique], distances[apart][unique]), crowded
 
 
+def hash_pixels(core: Core, state: CollectionState, role: str | None, context: JobContext) -> set[str]:
+    """Hash the pixels of images that may have those of others; the hashes of bytes that cannot be read.
+
+    What is hashed once is noted beside the image and not hashed again.
+    """
+    with core.database.read() as session:
+        wanted = repository.to_hash(session, state.id, role)
+    unreadable: set[str] = set()
+    with ThreadPoolExecutor(HASHED_AT_ONCE, thread_name_prefix="hash-pixels") as threads:
+        for start in range(0, len(wanted), BLOCK_ROWS):
+            context.progress(start, len(wanted), "hashing pixels")
+            some = wanted[start : start + BLOCK_ROWS]
+            found = dict(zip(some, threads.map(partial(_pixel_hash, core), some), strict=True))
+            known = {sha256: pixel_sha256 for sha256, pixel_sha256 in found.items() if pixel_sha256 is not None}
+            unreadable |= found.keys() - known.keys()
+            with core.database.write() as session:
+                repository.note_pixels(session, state.id, known)
+    return unreadable
+
+
+def _pixel_hash(core: Core, sha256: str) -> str | None:
+    try:
+        return core.embedders.decoder.pixel_sha256(core.store.get(sha256))
+    except UNREADABLE:
+        return None
+
+
 class Hashes:
     """Perceptual hashes of stored pictures, computed when first asked for."""
 
@@ -96,11 +128,7 @@ class Hashes:
         self._state = state
         self._pks = pks
         self._known: dict[int, int | None] = {}
-
-    @property
-    def unreadable(self) -> int:
-        """How many pictures had no bytes to hash."""
-        return sum(one is None for one in self._known.values())
+        self.unreadable: set[str] = set()  # hashes of bytes that are gone, damaged or no picture
 
     def distances(self, pairs: Pairs, context: JobContext) -> NDArray[np.int64]:
         """In how many bits the two of each pair differ; 65 where one cannot be read."""
@@ -114,13 +142,17 @@ class Hashes:
 
     def _hash(self, place: int) -> int | None:
         if place not in self._known:
-            data = stored_bytes(self._core, self._state, int(self._pks[place]))
-            try:
-                decoder = self._core.embedders.decoder
-                self._known[place] = None if data is None else perceptual_hash(decoder.grey(data))
-            except InputError:
-                self._known[place] = None
+            with self._state.lock.read():
+                entry = self._state.entries.get(int(self._pks[place]))
+            self._known[place] = None if entry is None else self._made(entry.sha256)
         return self._known[place]
+
+    def _made(self, sha256: str) -> int | None:
+        try:
+            return perceptual_hash(self._core.embedders.decoder.grey(self._core.store.get(sha256)))
+        except UNREADABLE:
+            self.unreadable.add(sha256)
+            return None
 
 
 def sets_of(pairs: Pairs, count: int) -> list[list[Member]]:

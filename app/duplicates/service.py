@@ -17,7 +17,7 @@ from app.core import Core
 from app.db.tables import DuplicateRow
 from app.duplicates import repository
 from app.duplicates.schemas import DuplicatesParameters
-from app.duplicates.searching import Hashes, Member, Pairs, close_pairs, copy_distance, sets_of
+from app.duplicates.searching import Hashes, Member, Pairs, close_pairs, copy_distance, hash_pixels, sets_of
 from app.errors import NotFound
 from app.idempotency import Request
 from app.jobs.context import JobContext, LeaseLost
@@ -46,6 +46,9 @@ def run_duplicates(core: Core, context: JobContext) -> dict[str, Any]:
         raise LeaseLost
     notes = _Notes(core, context)
     result: dict[str, Any] = {"sequence": state.sequence}
+    unreadable: set[str] = set()
+    if set(parameters.levels) != {"exact_bytes"}:  # at each later level an image stands for others with its pixels
+        unreadable |= hash_pixels(core, state, parameters.role, context)
     for level, find in (("exact_bytes", repository.same_bytes), ("exact_pixels", repository.same_pixels)):
         if level in parameters.levels:
             context.progress(0, None, level)
@@ -53,7 +56,8 @@ def run_duplicates(core: Core, context: JobContext) -> dict[str, Any]:
                 for _, members in itertools.groupby(find(session, state.id, parameters.role), key=lambda one: one[0]):
                     notes.add_exact(level, [(image_id, copies) for _, image_id, copies in members])
     if {"near", "similar"} & set(parameters.levels):
-        result.update(_search(core, context, state, parameters, notes))
+        result.update(_search(core, context, state, parameters, notes, unreadable))
+    result["unreadable"] = len(unreadable)
     with core.database.write() as session:
         notes.flush(session)
         result["levels"] = {level: notes.counts.get(level, {"groups": 0, "images": 0}) for level in parameters.levels}
@@ -82,8 +86,14 @@ def show_duplicates(core: Core, name: str, job_id: str, level: str | None, after
 
 
 def _search(
-    core: Core, context: JobContext, state: CollectionState, parameters: DuplicatesParameters, notes: "_Notes"
+    core: Core,
+    context: JobContext,
+    state: CollectionState,
+    parameters: DuplicatesParameters,
+    notes: "_Notes",
+    unreadable: set[str],
 ) -> dict[str, Any]:
+    """What is told beside the sets; bytes that cannot be read are added to `unreadable`."""
     with core.database.read() as session:
         pictures = repository.distinct_pictures(session, state.id, parameters.role)
     pks = np.fromiter(pictures, np.int64, len(pictures))
@@ -100,6 +110,7 @@ def _search(
     bits = np.full(pairs.first.size, 65, np.int64)
     close = pairs.distances <= near_bound
     bits[close] = hashes.distances(pairs.chosen(close), context)
+    unreadable |= hashes.unreadable
     is_near = bits <= parameters.near_hash_bits
     with state.lock.read():
         left = pks[state.entries.known(pks)]
@@ -115,7 +126,6 @@ def _search(
         "near_distance_from": "copies" if parameters.near_distance is None else "request",
         "near_hash_bits": parameters.near_hash_bits,
         "similar_distance": similar_bound if wants_similar else None,
-        "unreadable": hashes.unreadable,
         "crowded": crowded,
     }
 

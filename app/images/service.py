@@ -181,7 +181,7 @@ def _prepare_new(
         if one.problem is None and (known.get(one.image_id) != one.sha256 or len(sent[one.image_id]) > 1)
     ]
     images = [one.data for one in fresh]
-    prepared = core.embedders.prepare(embedder, images, with_pixel_sha256=True) if fresh else []
+    prepared = core.embedders.prepare(embedder, images) if fresh else []
     good: list[_Candidate] = []
     for one, image in zip(fresh, prepared, strict=True):
         if isinstance(image, ModelsError):
@@ -251,9 +251,9 @@ def _new(state: CollectionState, one: _Candidate, now: datetime) -> ImageRow:
 
 
 def _filled(row: ImageRow, one: _Candidate, sequence: int, now: datetime) -> ImageRow:
-    assert one.prepared is not None and one.prepared.pixel_sha256 is not None
+    assert one.prepared is not None
     _take(row, _said(one))
-    row.sha256, row.pixel_sha256 = one.sha256, one.prepared.pixel_sha256
+    row.sha256, row.pixel_sha256 = one.sha256, None  # a search for duplicates hashes the pixels where it needs to
     row.details = _metadata(one)
     row.format, row.width, row.height = one.prepared.format, one.prepared.width, one.prepared.height
     row.size_bytes = len(one.data)

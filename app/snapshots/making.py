@@ -23,7 +23,7 @@ from app.errors import BytesDamaged, NotFound
 from app.jobs.context import JobContext, LeaseLost
 from app.projections import as_bytes, base_of, read_projection
 from app.snapshots import repository
-from app.snapshots.tape import FORMAT, FORMAT_PROJECTED, MANIFEST, TapeWriter, sha256_of
+from app.snapshots.tape import FORMAT, MANIFEST, TapeWriter, sha256_of
 from app.uploads import sync_folder
 
 PROJECTION = "projection.bin"
@@ -127,7 +127,7 @@ def _write_parts(core: Core, context: JobContext, parts: Path) -> dict[str, Any]
                     handle.write(f"{sha256} {size}\n")
                     files += 1
         return {
-            "format": FORMAT if active is embedding else FORMAT_PROJECTED,
+            "format": FORMAT,
             "oddity": version("oddity"),
             "collection": row.name,
             "created_at": core.clock().isoformat(),

@@ -37,7 +37,7 @@ from app.snapshots.schemas import (
     Manifest,
     ProjectionFacts,
 )
-from app.snapshots.tape import FORMAT, FORMAT_PROJECTED, TapeReader, checked_manifest
+from app.snapshots.tape import FORMATS, TapeReader, checked_manifest
 from app.uploads import consumed
 from models.errors import ModelsError, StateDamaged
 
@@ -113,10 +113,10 @@ def parse_manifest(data: bytes) -> Manifest:
     """The manifest. Raises Invalid where this version of the service cannot use it."""
     try:
         document = plain_json(json.loads(data))
-        if isinstance(document, dict) and document.get("format", 1) not in (FORMAT, FORMAT_PROJECTED):
+        if isinstance(document, dict) and document.get("format", 1) not in FORMATS:
             raise Invalid(
-                f"The snapshot has format {document['format']}; this service reads formats {FORMAT} and "
-                f"{FORMAT_PROJECTED}.",
+                f"The snapshot has format {document['format']}; this service reads formats "
+                f"{', '.join(map(str, FORMATS))}.",
                 "snapshot_format",
             )
         return Manifest.model_validate(document)

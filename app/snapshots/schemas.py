@@ -72,7 +72,7 @@ class ScorerFacts(_Part):
 class Manifest(_Part):
     """manifest.json."""
 
-    format: Literal[1, 2]  # 2: with a projection
+    format: Literal[1, 2, 3]  # from 2 on there may be a projection, from 3 on images without a hash of their pixels
     oddity: str
     collection: Name
     created_at: Moment
@@ -96,7 +96,7 @@ class ImageFacts(_Part):
 
     id: ImageId
     sha256: Sha256
-    pixel_sha256: Sha256
+    pixel_sha256: Sha256 | None
     role: Role
     role_before: Role | None = None
     label: Name | None

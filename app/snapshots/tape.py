@@ -24,8 +24,8 @@ from typing import IO, Any
 
 from app.errors import Invalid
 
-FORMAT = 1
-FORMAT_PROJECTED = 2  # with a projection, which earlier versions of the service cannot use
+FORMAT = 3  # that is written
+FORMATS = (1, 2, FORMAT)  # that are read
 MANIFEST = "manifest.json"
 MANIFEST_LIMIT_BYTES = 2**20
 BLOCK = tarfile.BLOCKSIZE

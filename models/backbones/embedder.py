@@ -81,7 +81,6 @@ class PreparedImage:
     width: int  # pixels, after the EXIF turn
     height: int
     format: str
-    pixel_sha256: str | None  # of the full scale; None where it was not asked for
     preparation: str  # digest of decoder rules and preprocessing: which embedder may read it
 
 
@@ -111,14 +110,13 @@ class Embedder:
             {"preprocessing": identity.preprocessing.describe(), "decoder_rules": DECODER_RULES}
         )
 
-    def prepare(self, data: bytes, limits: ImageLimits, *, with_pixel_sha256: bool = False) -> PreparedImage:
+    def prepare(self, data: bytes, limits: ImageLimits) -> PreparedImage:
         """One image decoded in this thread and preprocessed, ready for embed() and maps().
 
         Raises:
             ImageTooLarge, ImageUnreadable: as models.images.decode_image.
         """
-        square = Decoder(limits).square(data, self.identity.preprocessing, with_pixel_sha256=with_pixel_sha256)
-        return self.prepared(square)
+        return self.prepared(Decoder(limits).square(data, self.identity.preprocessing))
 
     def prepared(self, square: Square) -> PreparedImage:
         """One image that was decoded for this embedder's preprocessing, ready for embed() and maps()."""
@@ -129,7 +127,6 @@ class Embedder:
             width=square.width,
             height=square.height,
             format=square.format,
-            pixel_sha256=square.pixel_sha256,
             preparation=self._preparation,
         )
 
@@ -147,7 +144,7 @@ class Embedder:
                 f"`pixels` for embedding {self.identity.fingerprint[:12]} must be (n, 3, {side}, {side}); "
                 f"got {pixels.shape}."
             )
-        return [PreparedImage(one, side, side, "pixels", "", self._preparation) for one in pixels]
+        return [PreparedImage(one, side, side, "pixels", self._preparation) for one in pixels]
 
     def embed(self, prepared: Sequence[PreparedImage]) -> NDArray[np.float32]:
         """Global averages of the selected stages, one row an image, in the order given.

@@ -26,7 +26,6 @@ class Square:
     width: int  # pixels of the whole image, after the EXIF turn
     height: int
     format: str
-    pixel_sha256: str | None  # of the full scale; None where it was not asked for
 
 
 class Decoder:
@@ -42,16 +41,13 @@ class Decoder:
         self.pool = pool
         self._limits = asdict(limits)
 
-    def square(
-        self, data: bytes, preprocessing: Preprocessing, *, with_pixel_sha256: bool = False, wait_s: float = 60.0
-    ) -> Square:
+    def square(self, data: bytes, preprocessing: Preprocessing, *, wait_s: float = 60.0) -> Square:
         """The square that a network with this preprocessing reads."""
         side = preprocessing.image_size
         parameters = {
             "image_size": side,
             "fit": preprocessing.fit,
             "interpolation": preprocessing.interpolation,
-            "with_pixel_sha256": with_pixel_sha256,
         }
         facts, body = self._run("square", data, parameters, wait_s)
         return Square(levels=np.frombuffer(body, np.uint8).reshape(side, side, 3), **facts)
@@ -60,6 +56,14 @@ class Decoder:
         """Width and height of the upright image."""
         facts, _ = self._run("size", data, {"side": ANY_SIDE}, wait_s)
         return facts["width"], facts["height"]
+
+    def pixel_sha256(self, data: bytes, *, wait_s: float = 60.0) -> str:
+        """The hash of size and pixels, in hex: equal for equal pictures, however they were encoded.
+
+        Of the full scale, so that a large JPEG takes several times as long as for `square`.
+        """
+        digest: str = self._run("pixel_sha256", data, {}, wait_s)[0]["pixel_sha256"]
+        return digest
 
     def thumbnail(self, data: bytes, *, wait_s: float = 60.0) -> bytes:
         """WebP bytes of the upright image, its longer side at most 256 pixels; never enlarged."""

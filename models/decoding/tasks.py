@@ -20,25 +20,22 @@ Task = Callable[[bytes, ImageLimits, dict[str, Any]], Answer]
 
 
 def square(data: bytes, limits: ImageLimits, parameters: dict[str, Any]) -> Answer:
-    """The square that a network reads, (S, S, 3) uint8, and facts about the image.
-
-    The hash of the pixels is of the full scale: asking for it decodes a large JPEG a second time, and changes nothing
-    else.
-    """
+    """The square that a network reads, (S, S, 3) uint8, and facts about the image."""
     preprocessing = Preprocessing(parameters["image_size"], parameters["fit"], parameters["interpolation"])
     raster = decode_raster(data, limits, preprocessing.image_size)
     levels = preprocessing.square(raster.image)
-    digest = None
-    if parameters["with_pixel_sha256"]:
-        digest = (raster if raster.scale == 1 else decode_raster(data, limits)).pixel_sha256()
-    facts = {"width": raster.width, "height": raster.height, "format": raster.format, "pixel_sha256": digest}
-    return facts, levels.tobytes()
+    return {"width": raster.width, "height": raster.height, "format": raster.format}, levels.tobytes()
 
 
 def size(data: bytes, limits: ImageLimits, parameters: dict[str, Any]) -> Answer:
     """Width and height of the upright image, decoded as small as `side` allows."""
     raster = decode_raster(data, limits, parameters["side"])
     return {"width": raster.width, "height": raster.height}, b""
+
+
+def pixel_sha256(data: bytes, limits: ImageLimits, _parameters: dict[str, Any]) -> Answer:
+    """The hash of size and pixels at full scale."""
+    return {"pixel_sha256": decode_raster(data, limits).pixel_sha256()}, b""
 
 
 def small_copy(data: bytes, limits: ImageLimits, parameters: dict[str, Any]) -> Answer:
@@ -68,4 +65,4 @@ def _encoded(image: Image.Image, kind: str, **options: int) -> bytes:
     return buffer.getvalue()
 
 
-TASKS: dict[str, Task] = {one.__name__: one for one in (square, size, small_copy, grey, altered_copies)}
+TASKS: dict[str, Task] = {one.__name__: one for one in (square, size, pixel_sha256, small_copy, grey, altered_copies)}

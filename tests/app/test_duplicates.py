@@ -148,6 +148,43 @@ def test_pages_are_counted_in_images(client: TestClient) -> None:
     assert client.post("/v1/collections/none/duplicates").json()["code"] == "collection_unknown"
 
 
+def pixel_hashes(client: TestClient, collection: str) -> dict[str, str | None]:
+    listed = client.get(f"/v1/collections/{collection}/images").json()["images"]
+    return {one["id"]: one["pixel_sha256"] for one in listed}
+
+
+def test_pixels_are_hashed_once_and_only_where_others_may_have_them(client: TestClient, monkeypatch: Any) -> None:
+    one, alone = scene(600), scene(601, side=80)
+    images = {"a": encoded(one), "b": encoded(one, compress_level=0), "c": encoded(scene(602)), "alone": encoded(alone)}
+    add(client, "lazily", images)
+    assert set(pixel_hashes(client, "lazily").values()) == {None}, "adding decodes no larger than the network needs"
+    hashed: list[bytes] = []
+    made = Decoder.pixel_sha256
+    monkeypatch.setattr(Decoder, "pixel_sha256", lambda self, data: hashed.append(data) or made(self, data))
+    path, exact = "/v1/collections/lazily/duplicates", {"levels": ["exact_pixels"]}
+    result = finished(client, path, exact)
+    assert (groups(result), result["unreadable"]) == ({"exact_pixels": [{"a", "b"}]}, 0)
+    found = pixel_hashes(client, "lazily")
+    assert found["a"] == found["b"] == made(DECODER, images["a"]) != found["c"] is not None
+    assert found["alone"] is None
+    assert groups(finished(client, path, exact)) == groups(result)
+    assert sorted(hashed) == sorted(images[name] for name in "abc")
+
+    add(client, "lazily", {"b": images["c"]})
+    assert pixel_hashes(client, "lazily")["b"] is None, "the hash of other bytes is not kept"
+    assert groups(finished(client, path, exact)) == {}, "b and c have the same bytes, which is another level"
+    assert pixel_hashes(client, "lazily")["b"] == found["c"]
+    assert finished(client, path, {"levels": ["near"]})["compared"] == 3
+
+
+def test_the_same_bytes_are_one_picture_though_nobody_hashed_them(client: TestClient) -> None:
+    one, other = encoded(scene(700)), encoded(scene(701, side=80))
+    add(client, "unhashed", {"a": one, "a again": one, "b": other})
+    result = finished(client, "/v1/collections/unhashed/duplicates", {"levels": ["exact_bytes", "near"]})
+    assert (groups(result), result["compared"]) == ({"exact_bytes": [{"a", "a again"}]}, 2)
+    assert set(pixel_hashes(client, "unhashed").values()) == {None}
+
+
 def test_images_without_bytes_are_counted_and_not_guessed(client: TestClient) -> None:
     add(client, "gone", {"a": encoded(scene(500)), "b": encoded(scene(500), "JPEG", quality=75)})
     core = core_of(client)
@@ -156,6 +193,8 @@ def test_images_without_bytes_are_counted_and_not_guessed(client: TestClient) ->
     path = "/v1/collections/gone/duplicates"
     result = finished(client, path, {"near_distance": 1.0})
     assert (result["unreadable"], groups(result)) == (2, {})
+    result = finished(client, path, {"levels": ["exact_pixels"]})
+    assert (result["unreadable"], groups(result)) == (2, {}), "two that cannot be hashed are not the same picture"
     job = client.post(path, json={"levels": ["near"]}, params={"wait": 60}).json()
     assert (job["state"], job["problem"]["code"]) == ("failed", "bytes_missing")
     empty = client.put("/v1/collections/empty")

@@ -171,7 +171,7 @@ def test_a_snapshot_is_a_plain_archive(taken: dict[str, Any], data: bytes) -> No
         names = archive.getnames()
         assert names[:3] == ["manifest.json", "manifest.sha256", "images.jsonl"]
         manifest = json.load(archive.extractfile("manifest.json"))
-        assert manifest["format"] == 1
+        assert manifest["format"] == 3
         assert (manifest["images"], manifest["files"], manifest["embedding"]["width"]) == (28, 28, WIDTH)
         vectors = np.frombuffer(archive.extractfile("vectors.f32").read(), "<f4").reshape(28, WIDTH)
         assert np.isfinite(vectors).all()
@@ -508,7 +508,7 @@ def a_further_member(manifest: dict[str, Any], contents: dict[str, bytes]) -> No
 
 
 def another_format(manifest: dict[str, Any], contents: dict[str, bytes]) -> None:
-    manifest["format"] = 3
+    manifest["format"] = 4
 
 
 def settings_out_of_range(manifest: dict[str, Any], contents: dict[str, bytes]) -> None:

@@ -11,6 +11,7 @@ from sklearn.datasets import load_sample_images
 from models.backbones.choice import EngineChoice
 from models.backbones.embedder import Embedder
 from models.backbones.loader import EmbeddingSpec, load_embedder
+from models.decoding.decoder import Decoder
 from models.errors import ImageTooLarge, ImageUnreadable
 from models.images import DecodedImage, ImageLimits, decode_image, decode_raster
 
@@ -98,23 +99,20 @@ def test_vectors_hardly_move(embedder: Embedder, photographs, which: int, size: 
     assert reduced @ full / np.linalg.norm(reduced) / np.linalg.norm(full) > COSINE_MIN
 
 
-def test_adding_and_scoring_see_the_same_pixels(embedder: Embedder, photographs) -> None:
-    data = jpeg(photographs[0], (500, 400))
-    scored, added = embedder.prepare(data, LIMITS), embedder.prepare(data, LIMITS, with_pixel_sha256=True)
-    np.testing.assert_array_equal(scored.tensor, added.tensor)
-    assert scored.pixel_sha256 is None
-    assert added.pixel_sha256 == decode_raster(data, LIMITS).pixel_sha256()
-    assert (added.width, added.height) == (500, 400)
+def test_the_size_told_is_that_of_the_full_scale(embedder: Embedder, photographs) -> None:
+    prepared = embedder.prepare(jpeg(photographs[0], (500, 400)), LIMITS)
+    assert (prepared.width, prepared.height) == (500, 400)
 
 
-def test_the_pixel_hash_does_not_depend_on_the_format(embedder: Embedder, photographs) -> None:
+def test_the_pixel_hash_does_not_depend_on_the_format(photographs) -> None:
     data = jpeg(photographs[0], (500, 400))
     decoded = decode_image(data, LIMITS)
     assert isinstance(decoded, DecodedImage) and not decoded.pixels.flags.writeable
     out = io.BytesIO()
     Image.fromarray(decoded.pixels).save(out, "PNG")
-    as_png = embedder.prepare(out.getvalue(), LIMITS, with_pixel_sha256=True)
-    assert as_png.pixel_sha256 == embedder.prepare(data, LIMITS, with_pixel_sha256=True).pixel_sha256
+    decoder = Decoder(LIMITS)
+    assert decoder.pixel_sha256(out.getvalue()) == decoder.pixel_sha256(data)
+    assert decoder.pixel_sha256(data) == decode_raster(data, LIMITS).pixel_sha256(), "of the full scale"
 
 
 def test_limits_and_damage_are_judged_at_full_scale(photographs) -> None:

@@ -55,7 +55,7 @@ def filled(core: Core, name: str, count: int, role: Callable[[int], str] = lambd
         row = collections.repository.require(session, name, locked=True)
         runtime = session.scalar(insert(RuntimeRow).values(digest=name, description={}).returning(RuntimeRow.id))
         facts = {
-            "collection_id": row.id, "sha256": "0" * 64, "pixel_sha256": "0" * 64, "format": "PNG", "width": 1,
+            "collection_id": row.id, "sha256": "0" * 64, "format": "PNG", "width": 1,
             "height": 1, "size_bytes": 1, "created_at": now, "updated_at": now,
         }  # fmt: skip
         rows = [

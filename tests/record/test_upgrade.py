@@ -66,6 +66,7 @@ def move(source: Path, url: str, revision: str) -> None:
 
 def _copy(reading: Any, writing: Any, source: Table, target: Table) -> None:
     rows = [dict(row) for row in reading.execute(select(source)).mappings()]
+    writing.execute(target.delete())  # what the migrations themselves put there is among the rows
     if rows:
         writing.execute(insert(target), rows)
     if "id" in target.c and rows and isinstance(rows[0]["id"], int):
@@ -127,7 +128,9 @@ def test_an_old_record_is_opened_and_answers_as_it_did(old: tuple[str, TestClien
     if revision not in OTHER_EMBEDDING:
         sent = client.post(f"{C}/images", content=picture(50), headers={"content-type": "image/png"})
         assert sent.raise_for_status().json()["sequence"] == before["anomaly"]["sequence"] + 1
-        assert client.get(f"{C}/drift").raise_for_status().json()["n"] == 2
+        # That version kept the scores of the two that it was asked about.
+        kept = 2 if revision >= "0010" else 0
+        assert client.get(f"{C}/drift").raise_for_status().json()["n"] == kept + 2
 
 
 def test_the_embedding_of_the_newest_is_the_present_one() -> None:

@@ -77,7 +77,8 @@ class ImageRecord(Answer):
 
     id: str
     sha256: str
-    pixel_sha256: str
+    pixel_sha256: str | None
+    """Of size and pixels; None until a search for duplicates has needed it."""
     role: Role
     label: str | None
     group: str | None

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.collections.settings import CollectionSettings
+from app.combining import Combiner
 from app.entries import EntryTable
 from app.entry_columns import ROLES, ImageEntry
 from app.errors import NotFound
@@ -89,6 +90,7 @@ class CollectionState:
     # Calibration is brought up to date lazily, by readers: one at a time.
     calibrating: threading.Lock = field(default_factory=threading.Lock)
     following: threading.Lock = field(default_factory=threading.Lock)
+    scores: Combiner = field(default_factory=Combiner)  # of requests that come at the same moment
     cache: dict[Any, Any] = field(default_factory=dict)  # derived from this sequence only; emptied by every change
     # Derived too, but kept over changes: whoever put it there checks that it is still right.
     kept: dict[str, Any] = field(default_factory=dict)

@@ -40,8 +40,8 @@ class CheckoutsPlan:
     servers: int  # of each tree
     turns: int
     seconds: float  # of each turn
-    images: int = 32  # different ones
     bank: int = 200
+    images: int = 32  # different ones
     seed: int = 0
 
     def __post_init__(self) -> None:

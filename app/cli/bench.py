@@ -663,12 +663,13 @@ def checkouts(
     servers: Annotated[int, typer.Option(min=1, help="Servers of each.")] = 4,
     turns: Annotated[int, typer.Option(min=1, help="Measurements of each server.")] = 10,
     seconds: Annotated[float, typer.Option(min=0.1, help="Length of each measurement.")] = 2.0,
+    bank: Annotated[int, typer.Option(min=1, help="Images in the bank.")] = 200,
     out: OutOption = Path(".bench"),
     as_json: JsonOption = False,
 ) -> None:
     """Measure what a change does to scoring and adding: servers of this checkout and another one, loaded in turn."""
     with _sentences(), images_progress() as progress:
-        plan = CheckoutsPlan(other, size, tuple(clients or (1, 8, 32)), servers, turns, seconds)
+        plan = CheckoutsPlan(other, size, tuple(clients or (1, 8, 32)), servers, turns, seconds, bank)
         bar = progress.add_task("Starting", total=None)
         found = measure_checkouts(plan, say=partial(_describe, progress, bar))
     _write(found, out, "checkouts", checkouts_text(found), as_json)

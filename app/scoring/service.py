@@ -1,13 +1,14 @@
 """Scoring images against a collection's bank."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.bodies import Upload
-from app.compressed import scorer_of
+from app.compressed import CompressedScorer, scorer_of
 from app.core import Core
 from app.errors import Invalid
 from app.observe import stage
@@ -16,11 +17,25 @@ from app.scoring.images import Vectors, show_calibration, show_neighbours, vecto
 from app.scoring.noting import note_answer
 from app.scoring.schemas import ScoreParameters
 from app.shelf import CollectionState
+from index import Neighbours
 from models.judging import Calibration, anomalous, benjamini_hochberg, make_calibration, p_values
-from models.methods.dn2 import CalibrationScores
+from models.methods.dn2 import CalibrationScores, DN2Scores, LiveDN2
 
 BORDERS_KEPT = 16  # of one k: callers who ask at many rates do not fill the memory
+TOGETHER_IMAGES = 16  # of a request, at most, that is scored together with others: a large one would hold them up
 LIVE_SCORER = "dn2"  # follows the bank as it changes; every other scorer is fitted by a job
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a request asks of the scorer, whose state it holds."""
+
+    scorer: LiveDN2 | CompressedScorer
+    vectors: NDArray[np.float32]
+    k: int
+    neighbours: int
+    exclude: NDArray[np.int64] | None
+    scores_of_normals: NDArray[np.float64]
 
 
 def score_images(
@@ -66,8 +81,13 @@ def score_live(state: CollectionState, images: Vectors, parameters: ScoreParamet
             if any(images.stored):
                 exclude = np.array([-1 if one is None else one.pk for one in images.stored], np.int64)
             with stage("score"):
-                found = scorer.score(images.vectors, k=k, neighbours=shown, exclude=exclude)
-            p = p_values(found.score, scores_of_normals, is_ascending=True) if calibration.n else None
+                asked = _Asked(scorer, images.vectors, k, shown, exclude, scores_of_normals)
+                if exclude is None and len(images.places) <= TOGETHER_IMAGES:
+                    alike = (id(scorer), k, shown, id(scores_of_normals))
+                    found, ranks = state.scores.run(alike, asked, _scored_together)
+                else:
+                    found, ranks = _scored(asked)
+            p = ranks if calibration.n else None
             verdicts = anomalous(found.score, calibration)
             flagged = None
             if parameters.control == "fdr" and p is not None:
@@ -94,6 +114,32 @@ def score_live(state: CollectionState, images: Vectors, parameters: ScoreParamet
             "results": results,
         }
     return answer, 207 if images.problems else 200
+
+
+def _scored(asked: _Asked) -> tuple[DN2Scores, NDArray[np.float64]]:
+    """The scores, and their p-values among the scores of normal images."""
+    found = asked.scorer.score(asked.vectors, k=asked.k, neighbours=asked.neighbours, exclude=asked.exclude)
+    return found, p_values(found.score, asked.scores_of_normals, is_ascending=True)
+
+
+def _scored_together(several: list[_Asked]) -> list[tuple[DN2Scores, NDArray[np.float64]]]:
+    """The same for requests that differ in their images alone, none of them stored ones; no request changes another."""
+    if len(several) == 1:
+        return [_scored(several[0])]
+    found, ranks = _scored(replace(several[0], vectors=np.concatenate([one.vectors for one in several])))
+    parts, start = [], 0
+    for one in several:
+        rows = slice(start, start + len(one.vectors))
+        near, known = found.neighbours, found.known
+        part = DN2Scores(
+            score=found.score[rows],
+            plain=found.plain[rows],
+            neighbours=Neighbours(near.ids[rows], near.distances[rows]),
+            known=Neighbours(known.ids[rows], known.distances[rows]),
+        )
+        parts.append((part, ranks[rows]))
+        start = rows.stop
+    return parts
 
 
 def _border(

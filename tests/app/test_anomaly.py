@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,6 +16,8 @@ from starlette.testclient import TestClient
 from app.db.tables import ImageRow, VectorRow
 from app.main import create_app
 from app.settings import Settings
+from models.methods.dn2 import DN2Scores, LiveDN2
+from tests.app.working import core_of
 from tests.conftest import add, png
 from tests.contract.problem_shape import problem_of
 
@@ -120,6 +123,30 @@ def test_a_score_never_depends_on_batch_mates_or_on_load(bank: TestClient, metri
     np.testing.assert_allclose(together, alone, rtol=1e-5)
     np.testing.assert_allclose(reversed_order, alone, rtol=1e-5)
     np.testing.assert_allclose(crowded, alone * 2, rtol=1e-5)
+
+
+def test_requests_that_meet_are_scored_together_and_answered_as_alone(
+    bank: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = [QUERIES[0:1], *([one] for one in QUERIES[1:5]), QUERIES[5:9]]
+    alone = [ask(bank, "cosine", *images)["results"] for images in asked]
+    state, sizes, score = core_of(bank).shelf.get("cosine"), [], LiveDN2.score
+
+    def held(self: LiveDN2, vectors: np.ndarray, **given: object) -> DN2Scores:
+        sizes.append(len(vectors))
+        while len(sizes) == 1 and len(state.scores._line) < len(asked) - 1:
+            time.sleep(0.001)  # until the others stand in line
+        return score(self, vectors, **given)
+
+    monkeypatch.setattr(LiveDN2, "score", held)
+    with ThreadPoolExecutor(len(asked)) as threads:
+        together = list(threads.map(lambda images: ask(bank, "cosine", *images)["results"], asked))
+    assert sizes[0] in (1, 4) and sum(sizes) == 9 and len(sizes) == 2
+    for several, one_by_one in zip(together, alone, strict=True):
+        for one, other in zip(several, one_by_one, strict=True):
+            assert one["score"] == pytest.approx(other["score"], rel=1e-5)  # the network's batches differ
+            assert one["p_value"] == other["p_value"]
+            assert [near["id"] for near in one["neighbours"]] == [near["id"] for near in other["neighbours"]]
 
 
 def test_results_keep_the_order_of_the_files_and_a_bad_file_has_its_problem_in_place(bank: TestClient) -> None:

@@ -91,6 +91,7 @@ class CollectionState:
     calibrating: threading.Lock = field(default_factory=threading.Lock)
     following: threading.Lock = field(default_factory=threading.Lock)
     scores: Combiner = field(default_factory=Combiner)  # of requests that come at the same moment
+    searches: Combiner = field(default_factory=Combiner)  # the same
     cache: dict[Any, Any] = field(default_factory=dict)  # derived from this sequence only; emptied by every change
     # Derived too, but kept over changes: whoever put it there checks that it is still right.
     kept: dict[str, Any] = field(default_factory=dict)

@@ -17,7 +17,6 @@ from app.scoring.images import Vectors, show_calibration, show_neighbours, vecto
 from app.scoring.noting import note_answer
 from app.scoring.schemas import ScoreParameters
 from app.shelf import CollectionState
-from index import Neighbours
 from models.judging import Calibration, anomalous, benjamini_hochberg, make_calibration, p_values
 from models.methods.dn2 import CalibrationScores, DN2Scores, LiveDN2
 
@@ -130,14 +129,7 @@ def _scored_together(several: list[_Asked]) -> list[tuple[DN2Scores, NDArray[np.
     parts, start = [], 0
     for one in several:
         rows = slice(start, start + len(one.vectors))
-        near, known = found.neighbours, found.known
-        part = DN2Scores(
-            score=found.score[rows],
-            plain=found.plain[rows],
-            neighbours=Neighbours(near.ids[rows], near.distances[rows]),
-            known=Neighbours(known.ids[rows], known.distances[rows]),
-        )
-        parts.append((part, ranks[rows]))
+        parts.append((found.part(rows), ranks[rows]))
         start = rows.stop
     return parts
 

@@ -1,6 +1,7 @@
 """Nearest images of a collection, by image, stored id, vector or examples, under a metadata filter."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from app.shelf import CollectionState
 from index import Neighbours
 
 RESULTS_MAX = 100_000  # of all queries of a request together
+TOGETHER_RESULTS = 2048  # of a request, at most, that is searched together with others: a large one would hold them up
 
 
 def query(core: Core, name: str, uploads: Sequence[Upload], parameters: QueryParameters) -> tuple[dict[str, Any], int]:
@@ -49,7 +51,12 @@ def query(core: Core, name: str, uploads: Sequence[Upload], parameters: QueryPar
         margin = max((len(one) for one in left_out), default=0)
         if len(vectors):
             with stage("search"):
-                nearest = state.nearest(vectors, parameters.k + margin, allowed, is_exact=parameters.exact)
+                k, is_exact = parameters.k + margin, parameters.exact
+                if allowed is None and k * len(vectors) <= TOGETHER_RESULTS:
+                    work = partial(_nearest_together, state, k, is_exact)
+                    nearest = state.searches.run((k, is_exact), vectors, work)
+                else:
+                    nearest = state.nearest(vectors, k, allowed, is_exact=is_exact)
             for row, place in enumerate(places):
                 results[place] = _shown(state, nearest, row, left_out[row], parameters)
         answer = {
@@ -61,6 +68,15 @@ def query(core: Core, name: str, uploads: Sequence[Upload], parameters: QueryPar
             "results": results,
         }
     return answer, 207 if problems else 200
+
+
+def _nearest_together(
+    state: CollectionState, k: int, is_exact: bool, several: list[NDArray[np.float32]]
+) -> list[Neighbours]:
+    """The nearest of several requests' vectors, searched at once; no request changes another's answer."""
+    found = state.nearest(several[0] if len(several) == 1 else np.concatenate(several), k, is_exact=is_exact)
+    ends = np.cumsum([len(one) for one in several]).tolist()
+    return [found.part(slice(end - len(one), end)) for one, end in zip(several, ends, strict=True)]
 
 
 def _exactly_one(uploads: Sequence[Upload], parameters: QueryParameters) -> None:

@@ -2,16 +2,21 @@
 
 import base64
 import json
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from sqlalchemy import select
 from starlette.testclient import TestClient
 
+from app.collection_state import CollectionState
 from app.db.tables import ImageRow, VectorRow
 from app.main import create_app
 from app.settings import Settings
+from index import Neighbours
+from tests.app.working import core_of
 from tests.conftest import add, png
 from tests.contract.problem_shape import problem_of
 
@@ -70,6 +75,28 @@ def test_nearest_to_a_stored_image_itself_left_out_and_all_roles_found(bank: Tes
         same(answer["results"][0], expected(bank, rows[name], metric, {name}, 26))
         assert {one["id"] for one in answer["results"][0]} == set(rows) - {name}
     assert answer["metric"] == metric and answer["weights"] == "stand-in"
+
+
+def test_requests_that_meet_are_searched_together_and_answered_as_alone(
+    bank: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [row.tolist() for row in stored(bank).values()]
+    asked = [{"vectors": rows[:3]}, {"vector": rows[3]}, {"id": "n04"}, {"vector": rows[5]}, {"ids": ["n06", "d1"]}]
+    alone = [ask(bank, k=3, **one)["results"] for one in asked]
+    state, sizes, nearest = core_of(bank).shelf.get("l2"), [], CollectionState.nearest
+
+    def held(self: CollectionState, vectors: np.ndarray, *given: object, **named: object) -> Neighbours:
+        sizes.append(len(vectors))
+        while len(sizes) == 1 and len(state.searches._line) < len(asked) - 1:
+            time.sleep(0.001)  # until the others stand in line
+        return nearest(self, vectors, *given, **named)
+
+    monkeypatch.setattr(CollectionState, "nearest", held)
+    with ThreadPoolExecutor(len(asked)) as threads:
+        together = list(threads.map(lambda one: ask(bank, k=3, **one)["results"], asked))
+    assert together == alone
+    # One, then those who ask for as many neighbours: of a stored image one more is fetched, itself.
+    assert len(sizes) == 3 and sum(sizes) == 8
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -1,5 +1,6 @@
 """What the service promises of its record, on each database it runs on."""
 
+import io
 import json
 import threading
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from PIL import Image
 from sqlalchemy import delete, event, func, select, text, update
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
@@ -25,6 +27,7 @@ from app.jobs import service as jobs
 from app.jobs.context import JobContext
 from app.jobs.runner import Runner
 from app.shelf import Shelf
+from tests.app.working import finished
 from tests.conftest import add, png
 from tests.record.conftest import OpenCore, is_postgresql
 
@@ -295,6 +298,20 @@ def test_a_write_that_fails_in_the_middle_leaves_nothing(client: TestClient, oth
     assert again.status_code == 201, "the key of a write that did not happen is free"
     assert again.json()["sequence"] == before["sequence"] + 1
     assert ids(other) == ["a", "b", "c"]
+
+
+def test_pixels_are_hashed_by_a_search_for_duplicates(client: TestClient, other: TestClient) -> None:
+    """SQL of its own: pairs of sizes that several files have, and nothing as a hash."""
+    client.put(C)
+    packed = io.BytesIO()
+    Image.open(io.BytesIO(png(1))).save(packed, "PNG", compress_level=0)
+    post(client, {"a": png(1), "a packed": packed.getvalue(), "b": png(2), "alone": png(3, 40, 50)})
+    assert {one["pixel_sha256"] for one in client.get(f"{C}/images").json()["images"]} == {None}
+    result = finished(client, f"{C}/duplicates", {"levels": ["exact_pixels"]})
+    assert [{one["id"] for one in found["images"]} for found in result["groups"]] == [{"a", "a packed"}]
+    hashes = {one["id"]: one["pixel_sha256"] for one in other.get(f"{C}/images").json()["images"]}
+    assert hashes["a"] == hashes["a packed"] is not None and hashes["b"] not in (None, hashes["a"])
+    assert hashes["alone"] is None
 
 
 def test_an_image_is_replaced_with_its_vector(client: TestClient, other: TestClient, database: Database) -> None:

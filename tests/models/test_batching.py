@@ -19,7 +19,7 @@ class Boom(Exception):
 
 
 def image(number: float, preparation: str = "here") -> PreparedImage:
-    return PreparedImage(np.full((1,), number, np.float32), 1, 1, "PNG", "", preparation)
+    return PreparedImage(np.full((1,), number, np.float32), 1, 1, "PNG", preparation)
 
 
 class NumberEmbedder:

@@ -7,12 +7,23 @@ Source: Hendler, Incze, Shavit, Tzafrir, "Flat combining and the synchronization
 """
 
 import threading
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence, Sized
+from itertools import accumulate
 from typing import Any, TypeVar
 
 COMBINED_MAX = 64  # tasks of one turn
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+
+
+def rows_of(several: Sequence[Sized]) -> list[slice]:
+    """Where the rows of each of several arrays lie when they are joined.
+
+    >>> rows_of([[1, 2], [3]])
+    [slice(0, 2, None), slice(2, 3, None)]
+    """
+    ends = list(accumulate(map(len, several)))
+    return list(map(slice, [0, *ends], ends))
 
 
 class _Place:

@@ -3,13 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select, tuple_, update
+from sqlalchemy import Subquery, delete, func, insert, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from app.db.tables import DuplicateRow, ImageRow, JobRow
 
 PAGE_ROWS = 1000
-PICTURE = func.coalesce(ImageRow.pixel_sha256, ImageRow.sha256)  # by its pixels where they were hashed, else its bytes
 
 
 def same_bytes(session: Session, collection_id: int, role: str | None) -> Iterator[tuple[str, str, int]]:
@@ -43,23 +42,23 @@ def same_pixels(session: Session, collection_id: int, role: str | None) -> Itera
 
     Set by set; images of the same bytes stand for one.
     """
-    shared = _images(select(ImageRow.pixel_sha256), collection_id, role).group_by(ImageRow.pixel_sha256)
-    shared = shared.having(func.count(func.distinct(ImageRow.sha256)) > 1)
-    shared = shared.where(ImageRow.pixel_sha256.is_not(None))
-    first = _images(select(func.min(ImageRow.id).label("pk"), func.count().label("copies")), collection_id, role)
-    firsts = first.where(ImageRow.pixel_sha256.in_(shared)).group_by(ImageRow.sha256).subquery()
-    statement = select(ImageRow.pixel_sha256, ImageRow.image_id, firsts.c.copies).join(
-        firsts, firsts.c.pk == ImageRow.id
-    )
-    for found in session.execute(statement.order_by(ImageRow.pixel_sha256, ImageRow.id)).yield_per(PAGE_ROWS):
+    files = _files(collection_id, role)
+    shared = select(files.c.pixels).where(files.c.pixels.is_not(None)).group_by(files.c.pixels)
+    statement = select(files.c.pixels, ImageRow.image_id, files.c.copies).join(files, files.c.pk == ImageRow.id)
+    statement = statement.where(files.c.pixels.in_(shared.having(func.count() > 1)))
+    for found in session.execute(statement.order_by(files.c.pixels, ImageRow.id)).yield_per(PAGE_ROWS):
         yield found[0], found[1], found[2]
 
 
 def distinct_pictures(session: Session, collection_id: int, role: str | None) -> dict[int, int]:
-    """Key of the first image of each picture, ascending, and how many images show it."""
-    statement = _images(select(func.min(ImageRow.id), func.count()), collection_id, role)
-    found = session.execute(statement.group_by(PICTURE)).all()
-    return dict(sorted((one[0], one[1]) for one in found))
+    """Key of the first image of each picture, ascending, and how many images show it.
+
+    A picture is known by its pixels where they were hashed, else by its bytes.
+    """
+    files = _files(collection_id, role)
+    statement = select(func.min(files.c.pk), func.sum(files.c.copies))
+    found = session.execute(statement.group_by(func.coalesce(files.c.pixels, files.c.sha256))).all()
+    return dict(sorted((one[0], int(one[1])) for one in found))
 
 
 def clear(session: Session, job_id: str) -> None:
@@ -85,6 +84,21 @@ def job(session: Session, collection_id: int, job_id: str) -> JobRow | None:
     """The job of this id, if it looked for duplicates in this collection."""
     row = session.get(JobRow, job_id)
     return row if row is not None and (row.collection_id, row.kind) == (collection_id, "duplicates") else None
+
+
+def _files(collection_id: int, role: str | None) -> Subquery:
+    """Each byte string once: its first image, how many have it, and the hash of its pixels if any of them has it.
+
+    An image that came again after the pixels of its bytes were hashed has none itself.
+    """
+    columns = (
+        ImageRow.sha256,
+        func.min(ImageRow.id).label("pk"),
+        func.count().label("copies"),
+        func.max(ImageRow.pixel_sha256).label("pixels"),
+    )
+    files: Subquery = _images(select(*columns), collection_id, role).group_by(ImageRow.sha256).subquery()
+    return files
 
 
 def _images(statement: Any, collection_id: int, role: str | None) -> Any:

@@ -19,7 +19,7 @@ from models.errors import InputError
 from models.perceptual import hash_distance, perceptual_hash
 
 BLOCK_ROWS = 64  # searched under one hold of the collection's lock
-HASHED_AT_ONCE = 4  # images whose bytes are read while others are decoded; the decoders are fewer or as many
+HASHED_AT_ONCE = 4  # images that are read or decoded
 NEIGHBOURS_FIRST = 16
 NEIGHBOURS_MAX = 1024
 PAIRS_MAX = 20_000_000  # found in both directions: 2 GB while they are made single; a wide bound could find any number
@@ -142,9 +142,8 @@ class Hashes:
 
     def _hash(self, place: int) -> int | None:
         if place not in self._known:
-            with self._state.lock.read():
-                entry = self._state.entries.get(int(self._pks[place]))
-            self._known[place] = None if entry is None else self._made(entry.sha256)
+            sha256 = _bytes_of(self._state, int(self._pks[place]))
+            self._known[place] = None if sha256 is None else self._made(sha256)
         return self._known[place]
 
     def _made(self, sha256: str) -> int | None:
@@ -187,10 +186,10 @@ def copy_distance(core: Core, state: CollectionState, pks: Sequence[int], contex
     distances: list[float] = []
     for number, (_, pk) in enumerate(sorted(known)[:SAMPLE]):
         context.progress(number, min(SAMPLE, len(known)), "measuring copies")
-        data = stored_bytes(core, state, pk)
+        sha256 = _bytes_of(state, pk)
         try:
-            copies = [] if data is None else core.embedders.decoder.altered_copies(data)
-        except InputError:
+            copies = [] if sha256 is None else core.embedders.decoder.altered_copies(core.store.get(sha256))
+        except UNREADABLE:
             continue
         prepared = [core.embedders.prepare_one(embedder.embedder, copy) for copy in copies]
         if prepared:
@@ -205,13 +204,8 @@ def copy_distance(core: Core, state: CollectionState, pks: Sequence[int], contex
     return float(np.quantile(distances, SAMPLE_SHARE))
 
 
-def stored_bytes(core: Core, state: CollectionState, pk: int) -> bytes | None:
-    """The bytes of an image, None when it or they are gone or damaged."""
+def _bytes_of(state: CollectionState, pk: int) -> str | None:
+    """The hash of an image's bytes; None when it is gone."""
     with state.lock.read():
         entry = state.entries.get(pk)
-    if entry is None:
-        return None
-    try:
-        return core.store.get(entry.sha256)
-    except (NotFound, BytesDamaged):
-        return None
+    return None if entry is None else entry.sha256

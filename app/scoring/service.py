@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.bodies import Upload
+from app.combining import rows_of
 from app.compressed import CompressedScorer, scorer_of
 from app.core import Core
 from app.errors import Invalid
@@ -125,13 +126,9 @@ def _scored_together(several: list[_Asked]) -> list[tuple[DN2Scores, NDArray[np.
     """The same for requests that differ in their images alone, none of them stored ones; no request changes another."""
     if len(several) == 1:
         return [_scored(several[0])]
-    found, ranks = _scored(replace(several[0], vectors=np.concatenate([one.vectors for one in several])))
-    parts, start = [], 0
-    for one in several:
-        rows = slice(start, start + len(one.vectors))
-        parts.append((found.part(rows), ranks[rows]))
-        start = rows.stop
-    return parts
+    vectors = [one.vectors for one in several]
+    found, ranks = _scored(replace(several[0], vectors=np.concatenate(vectors)))
+    return [(found.part(rows), ranks[rows]) for rows in rows_of(vectors)]
 
 
 def _border(

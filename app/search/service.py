@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.bodies import Upload
+from app.combining import rows_of
 from app.core import Core
 from app.errors import Invalid
 from app.observe import stage
@@ -75,8 +76,7 @@ def _nearest_together(
 ) -> list[Neighbours]:
     """The nearest of several requests' vectors, searched at once; no request changes another's answer."""
     found = state.nearest(several[0] if len(several) == 1 else np.concatenate(several), k, is_exact=is_exact)
-    ends = np.cumsum([len(one) for one in several]).tolist()
-    return [found.part(slice(end - len(one), end)) for one, end in zip(several, ends, strict=True)]
+    return [found.part(rows) for rows in rows_of(several)]
 
 
 def _exactly_one(uploads: Sequence[Upload], parameters: QueryParameters) -> None:

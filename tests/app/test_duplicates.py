@@ -185,6 +185,19 @@ def test_the_same_bytes_are_one_picture_though_nobody_hashed_them(client: TestCl
     assert set(pixel_hashes(client, "unhashed").values()) == {None}
 
 
+def test_an_image_that_came_again_after_its_bytes_were_hashed_is_the_same_picture(client: TestClient) -> None:
+    one, packed = encoded(scene(800)), encoded(scene(800), compress_level=0)
+    add(client, "again", {"a": one, "packed": packed, "other": encoded(scene(801, side=80))})
+    path, asked = "/v1/collections/again/duplicates", {"levels": ["exact_pixels", "near"], "near_distance": 1.0}
+    assert groups(finished(client, path, asked))["exact_pixels"] == [{"a", "packed"}]
+    client.delete("/v1/collections/again/images/packed").raise_for_status()
+    add(client, "again", {"a again": one})  # no other file has its size now, so that nobody hashes it
+    hashes = pixel_hashes(client, "again")
+    assert hashes["a"] is not None is hashes["a again"]
+    result = finished(client, path, asked)
+    assert (groups(result), result["compared"]) == ({}, 2)
+
+
 def test_images_without_bytes_are_counted_and_not_guessed(client: TestClient) -> None:
     add(client, "gone", {"a": encoded(scene(500)), "b": encoded(scene(500), "JPEG", quality=75)})
     core = core_of(client)

@@ -76,7 +76,8 @@ def test_all_of_them_answer_and_count_together(server: Running) -> None:
         ]
         # What one of them wrote, all know; the score hangs on nobody.
         assert len({one.raise_for_status().text for one in answers}) == 1
-        # Nobody else asks for scores. A request is counted after its answer has been sent.
+        # Nobody else asks for scores, while a process that starts asks for the collections. A request is counted
+        # after its answer has been sent.
         until(lambda: asked(server.url, "/v1/collections/{c}/anomaly") >= len(connections))
         assert asked(server.url, "/v1/collections/{c}/anomaly") == len(connections)
         (said,) = {line for line in server.lines if " at http://" in line}

@@ -9,6 +9,7 @@ episodes of this folder: it says nothing about other classes.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ class FewShotPlan:
     limit: int | None = None
     """Files of each class; None: all."""
     seed: int = 0
+    c: tuple[float, ...] = (FewShotLRParams().c,)
+    """Of `few_shot_lr`; each is measured on the same episodes."""
     many_classes: int = 500
     many_shots: int = 10
     """The case whose fit is timed, on drawn vectors."""
@@ -65,9 +68,9 @@ def measure_few_shot(
     pool, embedder = embed_files([one for kind in files.values() for one in kind], embedders, spec, cache, advance)
     rows = {name: pool.rows(kind) for name, kind in files.items()}
     measured = []
-    for shots in plan.shots:
-        say(f"{plan.ways}-way {shots}-shot")
-        measured.append(measure_episodes(pool.vectors, rows, shots, plan))
+    for shots, c in product(plan.shots, plan.c):
+        say(f"{plan.ways}-way {shots}-shot, c {c:g}")
+        measured.append(measure_episodes(pool.vectors, rows, shots, plan, c))
     say(f"{plan.many_classes} classes")
     return {
         "benchmark": "few_shot",
@@ -95,9 +98,13 @@ def class_files(folder: Path, limit: int | None = None) -> dict[str, list[Path]]
 
 
 def measure_episodes(
-    vectors: Vectors, rows: Mapping[str, NDArray[np.int64]], shots: int, plan: FewShotPlan
+    vectors: Vectors,
+    rows: Mapping[str, NDArray[np.int64]],
+    shots: int,
+    plan: FewShotPlan,
+    c: float = FewShotLRParams().c,
 ) -> dict[str, Any]:
-    """Figures of one number of shots over the plan's episodes.
+    """Figures of one number of shots over the plan's episodes, `few_shot_lr` with this `c`.
 
     Raises:
         BenchmarkRefused: there are too few classes with enough images.
@@ -119,7 +126,7 @@ def measure_episodes(
         learnt = [names[place] for place in order[: plan.ways]]
         others = [names[place] for place in order[plan.ways : 2 * plan.ways]]
         drawn = {name: random.permutation(rows[name])[: shots + plan.queries] for name in (*learnt, *others)}
-        fitted = _fitted(vectors, {name: drawn[name][:shots] for name in learnt})
+        fitted = _fitted(vectors, {name: drawn[name][:shots] for name in learnt}, c)
         asked = np.concatenate([drawn[name][shots:] for name in learnt])
         truth = np.repeat([fitted.labels.index(name) for name in learnt], plan.queries)
         known = fitted.classify(vectors[asked], nearest=0)
@@ -140,6 +147,7 @@ def measure_episodes(
     return {
         "ways": plan.ways,
         "shots": shots,
+        "c": c,
         "accuracy": _mean(right),
         "calibration_error": expected_calibration_error(np.concatenate(claimed), np.concatenate(was_right)),
         "unknown_roc_auc": _mean(found_apart),
@@ -169,7 +177,7 @@ def measure_time(n_classes: int, shots: int, width: int, seed: int) -> dict[str,
     fits, busy, answers = [], [], []
     for _ in range(3):
         begun, worked = time.perf_counter(), time.process_time()
-        fitted = _fitted(vectors, of_class)
+        fitted = _fitted(vectors, of_class, FewShotLRParams().c)
         fits.append(time.perf_counter() - begun)
         busy.append(time.process_time() - worked)
     for place in random.integers(0, classes.size, 100):
@@ -201,7 +209,7 @@ def few_shot_text(found: dict[str, Any]) -> list[str]:
         head,
         [
             [
-                f"{one['ways']}-way {one['shots']}-shot",
+                _episode(one),
                 _shown(one["accuracy"]),
                 percent(one["calibration_error"]),
                 _shown(one["unknown_roc_auc"]),
@@ -214,7 +222,7 @@ def few_shot_text(found: dict[str, Any]) -> list[str]:
         ["episode", "asked", "promised", "known", "strangers"],
         [
             [
-                f"{one['ways']}-way {one['shots']}-shot",
+                _episode(one),
                 percent(rate["requested"]),
                 percent(rate["promised"]) or "no verdict",
                 _shown(rate["known_called_unknown"]),
@@ -233,8 +241,12 @@ def few_shot_text(found: dict[str, Any]) -> list[str]:
     ]
 
 
-def _fitted(vectors: Vectors, of_class: Mapping[str, NDArray[np.int64]]) -> FittedClasses:
-    live = LiveFewShotLR(width=vectors.shape[1], params=FewShotLRParams())
+def _episode(measured: Mapping[str, Any]) -> str:
+    return f"{measured['ways']}-way {measured['shots']}-shot, c {measured['c']:g}"
+
+
+def _fitted(vectors: Vectors, of_class: Mapping[str, NDArray[np.int64]], c: float) -> FittedClasses:
+    live = LiveFewShotLR(width=vectors.shape[1], params=FewShotLRParams(c=c))
     rows = np.concatenate(list(of_class.values()))
     labels = [name for name, one in of_class.items() for _ in range(one.size)]
     live.add(np.arange(rows.size), rows.astype(np.uint64), labels, vectors[rows])

@@ -204,6 +204,9 @@ def few_shot(
     queries: Annotated[int, typer.Option(min=1, help="Images of a class asked about.")] = FewShotPlan().queries,
     episodes: Annotated[int, typer.Option(min=1)] = FewShotPlan().episodes,
     rate: Annotated[list[float] | None, typer.Option(help="Rate of false `unknown` to check; repeat it.")] = None,
+    c: Annotated[
+        list[float] | None, typer.Option(min=1e-6, max=1e6, help="Of few_shot_lr, as scikit-learn's C; repeat it.")
+    ] = None,
     limit: LimitOption = None,
     many_classes: Annotated[int, typer.Option(min=2, help="Classes of the timed fit.")] = FewShotPlan().many_classes,
     seed: SeedOption = SEED,
@@ -224,6 +227,7 @@ def few_shot(
         rates=tuple(rate or whole.rates),
         limit=limit,
         seed=seed,
+        c=tuple(c or whole.c),
         many_classes=many_classes,
     )
     settings = folder_settings(data)

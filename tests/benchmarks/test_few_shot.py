@@ -9,6 +9,7 @@ import pytest
 from benchmarks.errors import BenchmarkRefused
 from benchmarks.few_shot import FewShotPlan, class_files, measure_episodes, measure_time
 from benchmarks.metrics import expected_calibration_error
+from models.methods.few_shot_lr import FewShotLRParams
 from tests.app.cli.conftest import Oddity, oddity, quick
 
 __all__ = ["oddity", "quick"]
@@ -53,6 +54,14 @@ def test_one_shot_gives_no_verdict_and_no_strangers_no_area() -> None:
         measure_episodes(*drawn(0.3), 20, PLAN)
 
 
+def test_c_is_that_of_the_fit_on_the_same_episodes() -> None:
+    vectors, rows = drawn(0.8)
+    timid, usual, bold = (measure_episodes(vectors, rows, 5, PLAN, c) for c in (1e-6, FewShotLRParams().c, 1e4))
+    assert usual == measure_episodes(vectors, rows, 5, PLAN)
+    assert timid["accuracy"] != bold["accuracy"]
+    assert timid["unknown_roc_auc"] == bold["unknown_roc_auc"]  # by distance, whatever the fit
+
+
 def test_calibration_error_by_hand() -> None:
     assert expected_calibration_error([1.0, 1.0], [True, True]) == 0.0
     # One bin claims 0.9 and is right half the time, another claims 0.5 and is right always.
@@ -73,14 +82,15 @@ def test_time_is_of_the_case_named() -> None:
 def test_the_command_on_a_folder_of_classes(oddity: Oddity, digits: Path, tmp_path: Path) -> None:
     ran = oddity(
         "bench", "few-shot", digits, "--limit", 14, "--queries", 4, "--episodes", 6, "--ways", 3, "--shots", 2,
-        "--shots", 5, "--many-classes", 30, "--out", tmp_path / "o", "--data", tmp_path / "d", "--json",
+        "--shots", 5, "--c", 1, "--c", 10, "--many-classes", 30, "--out", tmp_path / "o", "--data", tmp_path / "d",
+        "--json",
     )  # fmt: skip
     assert ran.code == 0, ran.err
     found = json.loads(ran.out)
-    assert [one["shots"] for one in found["episodes"]] == [2, 5]
+    assert [(one["shots"], one["c"]) for one in found["episodes"]] == [(2, 1), (2, 10), (5, 1), (5, 10)]
     assert found["time"]["classes"] == 30 and len(found["data"]["classes"]) == 10
     text = (tmp_path / "o" / f"few_shot-{digits.name}.md").read_text()
-    assert "3-way 5-shot" in text and "ROC-AUC" in text
+    assert "3-way 5-shot, c 10" in text and "ROC-AUC" in text
     assert set(class_files(digits / "train", 2)) == set(class_files(digits))
 
 

@@ -77,6 +77,9 @@ def pack(
     exclude: Annotated[
         list[str] | None, typer.Option(help="A class to leave out, beside those that figures are measured on.")
     ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Use the first N images of each class by path [default: all].")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Decode folders of images once, into one array that a training step reads without waiting.
@@ -88,7 +91,14 @@ def pack(
     said = terms * len(folders) if len(terms) == 1 else terms
     sources = [ImageFolder(path, path.resolve().name, text) for path, text in zip(folders, said, strict=True)]
     with _sentences(), _bar("Packing") as advance:
-        packed = pack_images(sources, out, side=side, excluded=NEVER_TRAINED_ON | set(exclude or ()), progress=advance)
+        packed = pack_images(
+            sources,
+            out,
+            side=side,
+            excluded=NEVER_TRAINED_ON | set(exclude or ()),
+            per_class=limit,
+            progress=advance,
+        )
     unreadable = sum(source.unreadable for source in packed.sources)
     told = {"out": str(out), "images": len(packed), "classes": len(packed.classes), "unreadable": unreadable}
     if as_json:

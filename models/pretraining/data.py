@@ -75,10 +75,11 @@ def pack_images(
     *,
     side: int,
     excluded: frozenset[str] = NEVER_TRAINED_ON,
+    per_class: int | None = None,
     limits: ImageLimits | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> TrainingSet:
-    """The packed set of all sources, without the excluded classes.
+    """The packed set of all sources, without the excluded classes; of each class the first `per_class` by path.
 
     Each image is cut to its central square and resized to `side`. An image that cannot be decoded is left
     out and counted. The order is that of the sources, then of the paths: the same files give the same set.
@@ -86,18 +87,20 @@ def pack_images(
     Memory: one image; the array is written through a map of the file.
 
     Raises:
-        ParameterInvalid: `side` is below 16, or `excluded` does not hold NEVER_TRAINED_ON whole.
+        ParameterInvalid: `side` is below 16, `per_class` below 1, or `excluded` does not hold NEVER_TRAINED_ON whole.
         TrainingSetInvalid: a source is no folder, or nothing is left to train on.
     """
     if side < 16:
         raise ParameterInvalid(f"`side` of a training set must be at least 16 pixels; got {side}.")
+    if per_class is not None and per_class < 1:
+        raise ParameterInvalid(f"`per_class` of a training set must be at least 1; got {per_class}.")
     if not excluded >= NEVER_TRAINED_ON:
         raise ParameterInvalid(
             "`excluded` of a training set must hold every class that figures are measured on; got it "
             f"without {min(NEVER_TRAINED_ON - excluded)}."
         )
     limits = ImageLimits() if limits is None else limits
-    found = [_listed(source, excluded) for source in sources]
+    found = [_listed(source, excluded, per_class) for source in sources]
     total = sum(len(paths) for paths, _ in found)
     if total == 0:
         raise TrainingSetInvalid("`sources` of a training set must hold images to train on; got none.")
@@ -168,7 +171,7 @@ def open_training_set(folder: Path) -> TrainingSet:
     return TrainingSet(images, labels, classes, sources, digest)
 
 
-def _listed(source: ImageFolder, excluded: frozenset[str]) -> tuple[list[Path], list[str]]:
+def _listed(source: ImageFolder, excluded: frozenset[str], per_class: int | None) -> tuple[list[Path], list[str]]:
     if not source.path.is_dir():
         raise TrainingSetInvalid(
             f"`path` of source {source.name} must be a folder with a folder for each class; got {source.path}."
@@ -178,8 +181,9 @@ def _listed(source: ImageFolder, excluded: frozenset[str]) -> tuple[list[Path], 
         path
         for name in classes
         if name not in excluded
-        for path in sorted((source.path / name).rglob("*"))
-        if path.suffix.lower() in SUFFIXES and path.is_file()
+        for path in sorted(
+            one for one in (source.path / name).rglob("*") if one.suffix.lower() in SUFFIXES and one.is_file()
+        )[:per_class]
     ]
     return paths, [name for name in classes if name in excluded]
 

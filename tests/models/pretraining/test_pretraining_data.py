@@ -62,6 +62,17 @@ def test_the_exclusion_list_can_be_lengthened(colour_folder: Path, tmp_path: Pat
     assert packed.classes == ("blue", "green", "yellow")
 
 
+def test_of_each_class_the_first_images_by_path_are_packed(tmp_path: Path) -> None:
+    for name, levels in (("a", (10, 20, 30)), ("b", (40,))):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        for place, level in enumerate(levels):
+            Image.new("RGB", (20, 20), (level,) * 3).save(tmp_path / "in" / name / f"{place}.png")
+    packed = pack_images([source(tmp_path / "in")], tmp_path / "out", side=16, per_class=2)
+    assert packed.images[:, 0, 0, 0].tolist() == [10, 20, 40] and packed.labels.tolist() == [0, 0, 1]
+    with pytest.raises(ParameterInvalid, match="per_class"):
+        pack_images([source(tmp_path / "in")], tmp_path / "out", side=16, per_class=0)
+
+
 def test_a_set_that_holds_such_a_class_is_not_opened(packed_folder: Path, tmp_path: Path) -> None:
     copied = Path(shutil.copytree(packed_folder, tmp_path / "copy"))
     open_training_set(copied)  # as it is, it opens

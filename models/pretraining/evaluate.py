@@ -16,6 +16,7 @@ from models.backbones.embedder import Embedder
 from models.backbones.engine import BATCH_MAX
 from models.errors import ImageTooLarge, ImageUnreadable, ParameterInvalid
 from models.images import ImageLimits
+from models.methods.few_shot_lr import FewShotLRParams
 from models.pretraining.data import SUFFIXES
 
 
@@ -125,7 +126,8 @@ def few_shot_accuracy(
 ) -> FewShotAccuracy:
     """Accuracy of a logistic regression learnt from `shots` images of each of `ways` classes.
 
-    Classes and images are drawn anew for each episode; vectors are brought to length 1.
+    Classes and images are drawn anew for each episode; vectors are brought to length 1, and the weight of the loss is
+    that of `few_shot_lr`.
 
     Raises:
         ParameterInvalid: fewer classes than `ways`, or a class with fewer than `shots + queries` images.
@@ -147,7 +149,7 @@ def few_shot_accuracy(
             for label in random.choice(len(members), ways, replace=False)
         ]
         learnt = LogisticRegression(
-            C=10.0, max_iter=1000
+            C=FewShotLRParams().c, max_iter=1000
         ).fit(  # type: ignore[no-untyped-call]
             unit[np.concatenate([rows[:shots] for rows in drawn])], told
         )

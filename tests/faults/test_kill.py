@@ -173,8 +173,8 @@ def kill_at_random_moments(folder: Path, moments: int, seed: int) -> None:
     assert were_cut  # some requests were under way when the server died
 
 
-def test_five_deaths(tmp_path: Path) -> None:
-    kill_at_random_moments(tmp_path / "data", 5, seed=1)
+def test_three_deaths(tmp_path: Path) -> None:
+    kill_at_random_moments(tmp_path / "data", 3, seed=1)
 
 
 @pytest.mark.slow

@@ -68,8 +68,8 @@ def finish(service: Service, load: Load) -> None:
             time.sleep(0.1)  # the worker is at a lower priority than a server that is asked all the time
 
 
-def test_five_deaths(tmp_path: Path, record_url: str) -> None:
-    load = kill_at_random_moments(tmp_path / "data", record_url, 5, seed=1)
+def test_three_deaths(tmp_path: Path, record_url: str) -> None:
+    load = kill_at_random_moments(tmp_path / "data", record_url, 3, seed=1)
     assert {"snapshot", "restore", "clean", "compress", "compact"} <= set(load.jobs.done)
 
 
@@ -113,7 +113,7 @@ def kill_migrations(data: Path, record_url: str, moments: int, seed: int) -> Non
 
 
 def test_a_migration_that_is_killed_has_done_all_or_nothing(tmp_path: Path, record_url: str) -> None:
-    kill_migrations(tmp_path / "data", record_url, 4, seed=3)
+    kill_migrations(tmp_path / "data", record_url, 3, seed=3)
 
 
 @pytest.mark.slow

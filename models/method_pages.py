@@ -47,8 +47,8 @@ _MEASURED = {
 _MEASURED_WORDS = (
     "ROC-AUC in percent, beside it that of `dn2` on the same images and, where methods were told labels, that of",
     "logistic regression told the same ones, with the weights that ship. Command and machine stand on each method's",
-    "page. The bank of `cifar10` is the 5,000 airplanes of its training part, a fifth of which calibrates; what methods",
-    "were told as unlabelled has left it.",
+    "page. The bank of `cifar10` is the 5,000 airplanes of its training part, a fifth of which calibrates; what",
+    "methods were told as unlabelled has left it.",
 )
 _FOLDER = Path(__file__).parent / "methods"
 _OVERVIEW = Path(__file__).parent.parent / "docs" / "methods.md"

@@ -24,6 +24,7 @@ from models.backbones.embedder import EmbeddingSpec
 from models.backbones.loader import load_embedder, weights_ranges
 from models.errors import ModelsError
 from models.images import ImageLimits
+from models.methods.few_shot_lr import FewShotLRParams
 from models.preprocessing import Preprocessing
 from models.pretraining import (
     NEVER_TRAINED_ON,
@@ -269,7 +270,9 @@ def evaluate(
         if few_shot is not None:
             held = vectors(few_shot)
             for shots in (1, 5):
-                found = few_shot_accuracy(held, seed=seed, ways=ways, shots=shots, queries=asked, episodes=episodes)
+                found = few_shot_accuracy(
+                    held, seed=seed, ways=ways, shots=shots, queries=asked, episodes=episodes, c=FewShotLRParams().c
+                )
                 figures[f"{few_shot.resolve().name}_{ways}way_{shots}shot_{size}px"] = round(found.mean, 4)
         if (weights.parent / "card.json").is_file():
             measured_card(weights.parent / "card.json", backbone=backbone, figures=figures)

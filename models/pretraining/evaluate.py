@@ -16,7 +16,6 @@ from models.backbones.embedder import Embedder
 from models.backbones.engine import BATCH_MAX
 from models.errors import ImageTooLarge, ImageUnreadable, ParameterInvalid
 from models.images import ImageLimits
-from models.methods.few_shot_lr import FewShotLRParams
 from models.pretraining.data import SUFFIXES
 
 
@@ -123,11 +122,12 @@ def few_shot_accuracy(
     shots: int = 1,
     queries: int = 15,
     episodes: int = 600,
+    c: float = 1.0,
 ) -> FewShotAccuracy:
     """Accuracy of a logistic regression learnt from `shots` images of each of `ways` classes.
 
-    Classes and images are drawn anew for each episode; vectors are brought to length 1, and the weight of the loss is
-    that of `few_shot_lr`.
+    Classes and images are drawn anew for each episode; vectors are brought to length 1. `c` weighs the examples' loss
+    against the squared weights, as scikit-learn's `C`.
 
     Raises:
         ParameterInvalid: fewer classes than `ways`, or a class with fewer than `shots + queries` images.
@@ -149,7 +149,7 @@ def few_shot_accuracy(
             for label in random.choice(len(members), ways, replace=False)
         ]
         learnt = LogisticRegression(
-            C=FewShotLRParams().c, max_iter=1000
+            C=c, max_iter=1000
         ).fit(  # type: ignore[no-untyped-call]
             unit[np.concatenate([rows[:shots] for rows in drawn])], told
         )

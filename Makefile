@@ -55,7 +55,7 @@ serve: $(VENV)/.run
 	$(BIN)/oddity serve --host $(HOST) --port $(PORT) --data $(DATA)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow

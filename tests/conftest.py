@@ -27,6 +27,24 @@ os.environ.setdefault("ODDITY_JOBS", "thread")
 # Images too are decoded in threads there: to start a process for it costs each application a fifth of a second.
 os.environ.setdefault("ODDITY_DECODING", "threads")
 
+# Files whose tests start servers or load many networks: the longest, though they hold few tests.
+LONGEST = (
+    "tests/faults/",
+    "tests/record/",
+    "tests/app/test_server_processes.py",
+    "tests/app/test_ending.py",
+    "tests/app/test_worker_process.py",
+    "tests/models/test_backbones.py",
+    "tests/models/test_engines.py",
+    "tests/models/test_quantisation.py",
+)
+
+
+@pytest.hookimpl(trylast=True)  # after the order was drawn
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files come first, so that no worker is left alone with one of them at the end."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+
 
 def png(seed: int, side: int = 32, kind: str = "noise") -> bytes:
     """A seeded image: `noise` around a seeded colour, or `stripes` of it."""

@@ -68,6 +68,7 @@ def test_five_shots_are_better_than_one_and_the_seed_decides() -> None:
     five = few_shot_accuracy(images, seed=1, shots=5, episodes=20)
     assert five.mean > one.mean + 0.1
     assert one == again != other
+    assert few_shot_accuracy(images, seed=1, shots=5, episodes=20, c=1e-6) != five
 
 
 def test_impossible_tests_are_refused() -> None:

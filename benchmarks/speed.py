@@ -45,6 +45,8 @@ BAR_OF_CEILING = 0.75
 BAR_OF_IDLE = 1.3
 BAR_OF_ADDING = 0.8
 WARM_S, WARM_TURNS = 1.0, 15
+TURNS = 50  # of each part of a request
+PAUSE_S = 0.005  # between two turns of what an idle service does: about as long as the rest of a request takes
 Say = Callable[[str], None]
 
 
@@ -135,7 +137,10 @@ def _of_backbone(
                     found["baseline"][size] = _baseline(spec.backbone, images, plan, cores)
             if "stages" in plan.parts:
                 say(f"{spec.backbone}: stages of one request")
-                found["stages"] = {size: _stages(embedder, embedders, images) for size, images in pictures.items()}
+                for name, pause_s in (("stages", 0.0), ("stages_after_a_pause", PAUSE_S)):
+                    found[name] = {
+                        size: _stages(embedder, embedders, images, pause_s) for size, images in pictures.items()
+                    }
         finally:
             embedders.close()
     if "service" in plan.parts:
@@ -220,8 +225,11 @@ def _baseline(backbone: str, images: list[bytes], plan: SpeedPlan, cores: int) -
         torch.set_num_threads(before)
 
 
-def _stages(embedder: Embedder, embedders: Embedders, images: list[bytes]) -> dict[str, float]:
-    """Milliseconds (p50) of the parts of a request that are not HTTP."""
+def _stages(embedder: Embedder, embedders: Embedders, images: list[bytes], pause_s: float) -> dict[str, float]:
+    """Milliseconds (p50) of the parts of a request that are not HTTP.
+
+    After a pause each takes longer: threads have gone to sleep, and what the part works on has left the caches.
+    """
     prepared = [embedder.prepare(image, embedders.limits) for image in images]
     bank = np.random.default_rng(0).normal(size=(1000, embedder.width)).astype(np.float32)
 
@@ -234,7 +242,8 @@ def _stages(embedder: Embedder, embedders: Embedders, images: list[bytes]) -> di
     def decode(turn: int) -> PreparedImage:
         return embedder.prepare(images[turn % len(images)], embedders.limits)
 
-    return {"decode_ms": _p50(decode), "network_1_ms": _p50(network), "search_1000_ms": _p50(search)}
+    parts = {"decode_ms": decode, "network_1_ms": network, "search_1000_ms": search}
+    return {name: _p50(part, pause_s) for name, part in parts.items()}
 
 
 def _service(
@@ -312,9 +321,11 @@ def _commented(image: bytes, number: int) -> bytes:
     return image[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + image[2:]
 
 
-def _p50(once: Callable[[int], object], turns: int = 15) -> float:
+def _p50(once: Callable[[int], object], pause_s: float = 0.0) -> float:
     took = []
-    for turn in range(turns):
+    for turn in range(TURNS):
+        if pause_s:
+            time.sleep(pause_s)
         began = time.perf_counter()
         once(turn)
         took.append(1000 * (time.perf_counter() - began))
@@ -330,7 +341,7 @@ def _ratios(found: dict[str, Any], size: str) -> dict[str, float | None]:
     network = found.get("network", {}).get("served", {}).get("images_per_s", {}).get(f"batch_{BATCH_MAX}")
     ceiling = 1 / (1 / decoder + 1 / network) if decoder and network else None
     baseline = found.get("baseline", {}).get(size, {}).get("images_per_s")
-    stages = found.get("stages", {}).get(size)
+    stages, paused = (found.get(name, {}).get(size) for name in ("stages", "stages_after_a_pause"))
     alone = service["clients"].get("1", {}).get("p50_ms") if service else None
     return {
         "ceiling_images_per_s": ceiling,
@@ -338,6 +349,7 @@ def _ratios(found: dict[str, Any], size: str) -> dict[str, float | None]:
         "service_over_baseline": most / baseline if most and baseline else None,
         "adding_over_scoring": service["adding"]["images_per_s"] / most if service and most else None,
         "idle_p50_over_parts": alone / sum(stages.values()) if alone and stages else None,
+        "idle_p50_over_parts_after_a_pause": alone / sum(paused.values()) if alone and paused else None,
     }
 
 
@@ -369,7 +381,11 @@ def speed_text(found: dict[str, Any]) -> list[str]:
                 rows = [(size, f"{it['images_per_s']:.1f}") for size, it in one[part].items()]
                 lines += table([title, "images/s"], rows)
         if "stages" in one:
-            rows = [(size, *(f"{value:.2f}" for value in it.values())) for size, it in one["stages"].items()]
+            rows = [
+                (f"{size}{when}", *(f"{value:.2f}" for value in it.values()))
+                for name, when in (("stages", ""), ("stages_after_a_pause", f", each after {1000 * PAUSE_S:g} ms"))
+                for size, it in one[name].items()
+            ]
             lines += table(["parts of one request, ms", "decode", "network", "search of 1000"], rows)
         if "service" in one:
             lines += _service_text(one)
@@ -404,6 +420,7 @@ def _service_text(one: dict[str, Any]) -> list[str]:
         "service_over_baseline": "at least 10, and 6 in bf16 at 224 px",
         "adding_over_scoring": f"at least {BAR_OF_ADDING:g}",
         "idle_p50_over_parts": f"at most {BAR_OF_IDLE:g}",
+        "idle_p50_over_parts_after_a_pause": "",
     }
     rows = [
         (f"{size}: {name.replace('_', ' ')}", f"{ratios[name]:.2f}", bar)

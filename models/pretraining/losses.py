@@ -1,10 +1,12 @@
-"""What is minimised, image by image, and two changes to how."""
+"""What is minimised, image by image, and changes to how."""
 
 from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as functional
 from torch import Tensor
+
+from models.mixing import sharpened
 
 
 def soft_target_loss(scores: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
@@ -33,6 +35,20 @@ def feature_loss(guesses: Tensor, teacher_features: Tensor) -> Tensor:
     Differs: the map is linear, on pooled features, and trained together with everything else.
     """
     return (guesses - teacher_features).square().mean(dim=1)
+
+
+def consistency_loss(scores: Tensor, copies: int, temperature: float) -> Tensor:
+    """Squared difference of what is said of each view from the sharpened mean over all views of its image.
+
+    Shapes: scores (copies * B, C), all images of the first copy first -> (copies * B,), in [0, 2].
+
+    Source:  Berthelot et al. 2019, arXiv:1905.02249, "Label guessing" and the loss of unlabelled images.
+    Differs: summed over the classes, not averaged; and a view belongs to the guess that it is held to.
+    """
+    shares = torch.softmax(scores, dim=1).reshape(copies, -1, scores.shape[1])
+    with torch.no_grad():
+        guesses = sharpened(shares.mean(dim=0), temperature)
+    return (shares - guesses).square().sum(dim=2).flatten()
 
 
 def worst_of(losses: Tensor, copies: int) -> Tensor:

@@ -20,14 +20,21 @@ import numpy as np
 import torch
 import torch.nn.functional as functional
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor
 
 from models.backbones.resnet import BACKBONES
+from models.mixing import mixed, mixing_shares
 from models.pretraining.augment import DEFAULT_AUGMENTATION, Augmentation, augmented
 from models.pretraining.data import TrainingSet, open_training_set
 from models.pretraining.errors import CheckpointMismatch, TrainingDiverged, TrainingSetInvalid
-from models.pretraining.losses import centralize_gradients, feature_loss, soft_target_loss, worst_of
+from models.pretraining.losses import (
+    centralize_gradients,
+    consistency_loss,
+    feature_loss,
+    soft_target_loss,
+    worst_of,
+)
 from models.pretraining.schedule import Budget, image_side, learning_rate
 from models.pretraining.student import Student, seeded_student
 from models.pretraining.targets import TeacherTargets, open_targets
@@ -73,7 +80,17 @@ class PretrainingConfig(BaseModel):
     soft_weight: float = Field(default=1.0, ge=0, description="Weight of the teacher's soft targets; needs targets.")
     temperature: float = Field(default=3.0, gt=0, description="Temperature of the soft targets.")
     feature_weight: float = Field(default=4.0, ge=0, description="Weight of the teacher's features; needs targets.")
-    copies: int = Field(default=1, ge=1, le=16, description="Views of an image in a step; the worst one counts.")
+    copies: int = Field(default=1, ge=1, le=16, description="Views of an image in a step.")
+    copies_counted: Literal["worst", "all"] = Field(default="worst", description="Which views of an image count.")
+    consistency_weight: float = Field(
+        default=0.0, ge=0, description="Weight of the difference between what is said of an image's views."
+    )
+    consistency_temperature: float = Field(
+        default=0.5, gt=0, le=1, description="Sharpens what they are held to; 1 leaves it as it is."
+    )
+    mixing: float = Field(
+        default=0.0, ge=0, le=10, description="Of MixUp's Beta distribution: images are mixed in pairs; 0: not."
+    )
     is_gradient_centralized: bool = Field(default=True, description="Take the mean from convolutions' gradients.")
 
     average_decay: float = Field(default=0.98, ge=0, lt=1, description="Of the running average of the weights.")
@@ -101,6 +118,12 @@ class PretrainingConfig(BaseModel):
         if min(side for _, side in sides) < 16:
             raise ValueError("must be sides of at least 16 pixels")
         return sides
+
+    @model_validator(mode="after")
+    def _views_to_compare(self) -> "PretrainingConfig":
+        if self.consistency_weight and self.copies < 2:
+            raise ValueError(f"`consistency_weight` needs `copies` of at least 2; got {self.copies}")
+        return self
 
     def recipe(self) -> dict[str, Any]:
         """What decides the result apart from the data and the budget, as plain JSON values."""
@@ -213,11 +236,21 @@ class _Run:
             group["lr"] = rate
         pixels = torch.from_numpy(self._set.images[rows]).to(config.device)
         views = torch.cat([augmented(pixels, side, config.augmentation, generator) for _ in range(config.copies)])
+        mates, shares = self._mates(len(rows))
+        if config.mixing:
+            views = mixed(views, views.reshape(config.copies, -1, *views.shape[1:])[:, mates].flatten(0, 1), shares)
         self._student.train()
         with torch.autocast(config.device, torch.bfloat16, enabled=config.is_bfloat16):
             answers = self._student(views)
         terms, right = self._terms(answers, rows)
-        loss = worst_of(sum(terms.values(), torch.zeros(len(views), device=config.device)), config.copies)
+        if config.mixing:
+            of_mates, _ = self._terms(answers, rows[mates])
+            terms = {name: mixed(term, of_mates[name], shares) for name, term in terms.items()}
+        if config.consistency_weight:
+            away = consistency_loss(answers[0].float(), config.copies, config.consistency_temperature)
+            terms["consistency"] = config.consistency_weight * away
+        losses = sum(terms.values(), torch.zeros(len(views), device=config.device))
+        loss = worst_of(losses, config.copies) if config.copies_counted == "worst" else losses.mean()
         if not math.isfinite(loss.item()):
             raise TrainingDiverged(f"`loss` of a training run must be finite; got {loss.item()} at step {self.step}.")
         self._optimizer.zero_grad(set_to_none=True)
@@ -301,6 +334,12 @@ class _Run:
             shuffled = np.random.default_rng([self.config.seed, epoch]).permutation(len(self._set))
             self._order = (epoch, shuffled)
         return self._order[1][place * self.config.batch : (place + 1) * self.config.batch]
+
+    def _mates(self, count: int) -> tuple[NDArray[np.int64], Tensor]:
+        """For each image of this step the one it is mixed with, and the share that each view keeps of itself."""
+        random = np.random.default_rng([self.config.seed, self.step, 1])  # the order of an epoch has two numbers
+        shares = mixing_shares(count, self.config.mixing, random)
+        return random.permutation(count), self._for_copies(torch.from_numpy(shares))
 
     def _terms(
         self, answers: tuple[Tensor, Tensor | None, Tensor | None], rows: NDArray[np.int64]

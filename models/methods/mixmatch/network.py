@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.contract import Progress
-from models.methods.mixmatch.maths import cross_entropy, guessed_labels, mixed, mixing_shares, squared_error
+from models.methods.mixmatch.maths import cross_entropy, guessed_labels, squared_error
+from models.mixing import mixed, mixing_shares
 from models.training import TrainingPlan, mlp, train
 
 STEPS_PER_EPOCH = 10

@@ -9,15 +9,9 @@ from models.contract import Inputs, Need, Reference
 from models.errors import BankTooSmall, FitRefused, ParameterInvalid
 from models.methods.mixmatch import MixMatch, MixMatchParams
 from models.methods.mixmatch.augment import Changes, versions
-from models.methods.mixmatch.maths import (
-    cross_entropy,
-    guessed_labels,
-    mixed,
-    mixing_shares,
-    sharpened,
-    squared_error,
-)
+from models.methods.mixmatch.maths import cross_entropy, guessed_labels, squared_error
 from models.methods.mixmatch.network import Head, Material, Recipe, train_head
+from models.mixing import mixed, mixing_shares, sharpened
 from models.training import TrainingPlan, seeded
 from tests.contract.method_world import BACKBONE, SIDE, batches, picture
 

@@ -5,7 +5,13 @@ import math
 import pytest
 import torch
 
-from models.pretraining.losses import centralize_gradients, feature_loss, soft_target_loss, worst_of
+from models.pretraining.losses import (
+    centralize_gradients,
+    consistency_loss,
+    feature_loss,
+    soft_target_loss,
+    worst_of,
+)
 from models.pretraining.schedule import StepBudget, TimeBudget, image_side, learning_rate
 
 
@@ -40,6 +46,20 @@ def test_the_squared_temperature_keeps_the_gradient_in_size() -> None:
 def test_feature_loss_by_hand() -> None:
     loss = feature_loss(torch.tensor([[1.0, 2.0], [0.0, 0.0]]), torch.tensor([[0.0, 0.0], [0.0, 4.0]]))
     assert loss.tolist() == [2.5, 8.0]
+
+
+def test_views_are_held_to_the_sharpened_mean_by_hand() -> None:
+    first, second = [0.9, 0.1], [0.5, 0.5]  # the mean is 0.7 to 0.3, sharpened by a half 49 to 9
+    scores = torch.tensor([first, first, second, first]).log().requires_grad_()  # two copies of two images
+    loss = consistency_loss(scores, 2, 0.5)
+    guess = 49 / 58
+    same = 81 / 82  # of an image whose views agree: held to what is surer than they are
+    assert loss.tolist() == pytest.approx(
+        [2 * (0.9 - guess) ** 2, 2 * (0.9 - same) ** 2, 2 * (0.5 - guess) ** 2, 2 * (0.9 - same) ** 2]
+    )
+    assert consistency_loss(scores, 2, 1.0).tolist()[1::2] == pytest.approx([0, 0])
+    (gradient,) = torch.autograd.grad(loss[0], scores)
+    assert gradient[0].any() and not gradient[1:].any()  # the guess is not moved
 
 
 def test_the_worst_copy_of_each_image_counts() -> None:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from functools import partial
-from itertools import count
+from itertools import combinations, count
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,13 @@ def is_same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-RESUMED = {"budget": StepBudget(steps=3), "sides": ((0.5, 16), (1.0, 20)), "copies": 2}
+RESUMED = {
+    "budget": StepBudget(steps=3),
+    "sides": ((0.5, 16), (1.0, 20)),
+    "copies": 2,
+    "mixing": 0.5,
+    "consistency_weight": 1.0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +148,7 @@ def test_the_seed_decides_and_the_global_state_is_left_alone(configure: Configur
         {"temperature": 1.0},
         {"feature_weight": 0.0},
         {"copies": 2},
+        {"mixing": 0.75},
         {"is_gradient_centralized": False},
         {"augmentation": NO_AUGMENTATION},
         {"sides": ((1.0, 20),)},
@@ -153,6 +160,27 @@ def test_every_option_is_felt_after_one_step(
     configure: Configure, one_step: dict[str, Tensor], change: dict[str, Any]
 ) -> None:
     assert not is_same(after_steps(configure(**change), 1), one_step)
+
+
+def test_options_of_several_views_are_felt(configure: Configure, tmp_path: Path) -> None:
+    weights = [
+        after_steps(configure(run_folder=tmp_path / str(number), copies=2, **change), 1)
+        for number, change in enumerate(
+            (
+                {},
+                {"copies_counted": "all"},
+                {"consistency_weight": 1.0},
+                {"consistency_weight": 1.0, "consistency_temperature": 1.0},
+            )
+        )
+    ]
+    assert not any(is_same(one, other) for one, other in combinations(weights, 2))
+
+
+def test_who_is_hardly_mixed_learns_as_if_alone(configure: Configure, one_step: dict[str, Tensor]) -> None:
+    hardly, well = (after_steps(configure(mixing=alpha), 1)["conv1.weight"] for alpha in (1e-3, 10.0))
+    moved = (well - one_step["conv1.weight"]).abs().max()
+    assert (hardly - one_step["conv1.weight"]).abs().max() < 0.01 * moved
 
 
 def test_without_a_change_one_step_is_the_same(configure: Configure, one_step: dict[str, Tensor]) -> None:
@@ -290,6 +318,9 @@ def test_a_loss_that_is_no_number_ends_the_run(configure: Configure) -> None:
         {"sides": ((1.0, 8),)},
         {"sides": ()},
         {"copies": 0},
+        {"copies_counted": "best"},
+        {"consistency_weight": 1.0},  # of one view
+        {"mixing": -1.0},
         {"temperature": 0.0},
         {"unheard_of": 1},
     ],

@@ -1,4 +1,4 @@
-"""MixUp and sharpened guesses: what `mixmatch` and pretraining share. Letters: B rows, C classes."""
+"""MixUp and sharpened guesses, of images and of vectors. Letters: B rows, C classes."""
 
 import numpy as np
 import torch

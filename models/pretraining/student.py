@@ -19,12 +19,16 @@ class Student(torch.nn.Module):
         self.soft = torch.nn.Linear(width, logits) if logits else None
         self.feature = torch.nn.Linear(width, features) if features else None
 
-    def forward(self, views: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    def forward(self, views: Tensor, columns: slice = slice(None)) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Class scores, scores for the teacher's classes, and guesses of the teacher's features.
+
+        Nothing is made of the vector but these columns, so that no other learns.
 
         Shapes: (B, 3, S, S) -> (B, classes), (B, logits) or None, (B, features) or None.
         """
-        pooled = self.body(views)
+        whole = self.body(views)
+        pooled = torch.zeros_like(whole)
+        pooled[:, columns] = whole[:, columns]
         return (
             self.label(pooled),
             None if self.soft is None else self.soft(pooled),

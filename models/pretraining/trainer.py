@@ -27,6 +27,7 @@ from models.backbones.resnet import BACKBONES
 from models.mixing import mixed, mixing_shares
 from models.pretraining.augment import DEFAULT_AUGMENTATION, Augmentation, augmented
 from models.pretraining.data import TrainingSet, open_training_set
+from models.pretraining.division import Division, Lesson
 from models.pretraining.errors import CheckpointMismatch, TrainingDiverged, TrainingSetInvalid
 from models.pretraining.losses import (
     centralize_gradients,
@@ -91,6 +92,11 @@ class PretrainingConfig(BaseModel):
     mixing: float = Field(
         default=0.0, ge=0, le=10, description="Of MixUp's Beta distribution: images are mixed in pairs; 0: not."
     )
+    learners: int = Field(
+        default=1, ge=1, le=64, description="Slices of the vector, each of which learns its own classes apart; 1: none."
+    )
+    divided: float = Field(default=0.5, ge=0, le=1, description="Share of the budget until they learn together.")
+    division_epochs: int = Field(default=2, ge=1, description="Passes over the images before classes change learners.")
     is_gradient_centralized: bool = Field(default=True, description="Take the mean from convolutions' gradients.")
 
     average_decay: float = Field(default=0.98, ge=0, lt=1, description="Of the running average of the weights.")
@@ -197,6 +203,14 @@ def backbone_weights(student_weights: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pairs:
+    """For each image of a step the one it is mixed with, and the share that each view keeps of itself."""
+
+    mates: NDArray[np.int64]
+    shares: Tensor
+
+
 class _Run:
     """State of one run between two steps."""
 
@@ -212,6 +226,7 @@ class _Run:
         use_threads(config.threads)
         self._student = self._new_student()
         self._average = copy.deepcopy(self._student)
+        self._division = self._new_division()
         self._optimizer = _optimizer(self._student, config)
         self._identity = _identity(config, self._set, self._targets)
         self.step = 0
@@ -229,26 +244,17 @@ class _Run:
 
     def advance(self) -> None:
         config, progress = self.config, self.progress()
-        rows, generator = self._rows(), _step_generator(config.seed, self.step)
+        lesson = self._lesson(progress)
+        pairs = self._pairs(len(lesson.rows)) if config.mixing else None
         side = image_side(progress, config.sides)
         rate = learning_rate(progress, peak=config.learning_rate, warmup=config.warmup)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        pixels = torch.from_numpy(self._set.images[rows]).to(config.device)
-        views = torch.cat([augmented(pixels, side, config.augmentation, generator) for _ in range(config.copies)])
-        mates, shares = self._mates(len(rows))
-        if config.mixing:
-            views = mixed(views, views.reshape(config.copies, -1, *views.shape[1:])[:, mates].flatten(0, 1), shares)
+        views = self._views(lesson.rows, side, pairs)
         self._student.train()
         with torch.autocast(config.device, torch.bfloat16, enabled=config.is_bfloat16):
-            answers = self._student(views)
-        terms, right = self._terms(answers, rows)
-        if config.mixing:
-            of_mates, _ = self._terms(answers, rows[mates])
-            terms = {name: mixed(term, of_mates[name], shares) for name, term in terms.items()}
-        if config.consistency_weight:
-            away = consistency_loss(answers[0].float(), config.copies, config.consistency_temperature)
-            terms["consistency"] = config.consistency_weight * away
+            answers = self._student(views, lesson.columns)
+        terms, right = self._terms(answers, lesson, pairs)
         losses = sum(terms.values(), torch.zeros(len(views), device=config.device))
         loss = worst_of(losses, config.copies) if config.copies_counted == "worst" else losses.mean()
         if not math.isfinite(loss.item()):
@@ -278,6 +284,7 @@ class _Run:
                 "student": self._student.state_dict(),
                 "average": self._average.state_dict(),
                 "optimizer": self._optimizer.state_dict(),
+                "learner_of": None if self._division is None else self._division.state(),
             },
             part,
         )
@@ -305,6 +312,8 @@ class _Run:
             self._student.load_state_dict(saved["student"])
             self._average.load_state_dict(saved["average"])
             self._optimizer.load_state_dict(saved["optimizer"])
+            if self._division is not None:
+                self._division.restore(saved["learner_of"])
             self.step, self._elapsed_before = int(saved["step"]), float(saved["elapsed_s"])
         except (LookupError, RuntimeError, ValueError, TypeError) as error:
             raise CheckpointMismatch(
@@ -326,6 +335,16 @@ class _Run:
             seed=self.config.seed,
         ).to(self.config.device)
 
+    def _new_division(self) -> Division | None:
+        config, classes = self.config, len(self._set.classes)
+        if config.learners == 1:
+            return None
+        if config.learners > classes:
+            raise TrainingSetInvalid(
+                f"`learners` of a training run must be at most the {classes} classes; got {config.learners}."
+            )
+        return Division(self._set.labels, classes, config.learners, self._student.label.in_features, config.seed)
+
     def _rows(self) -> NDArray[np.int64]:
         """Images of the next step; an epoch's remainder that fills no batch is left out."""
         steps = len(self._set) // self.config.batch
@@ -335,20 +354,56 @@ class _Run:
             self._order = (epoch, shuffled)
         return self._order[1][place * self.config.batch : (place + 1) * self.config.batch]
 
-    def _mates(self, count: int) -> tuple[NDArray[np.int64], Tensor]:
-        """For each image of this step the one it is mixed with, and the share that each view keeps of itself."""
+    def _lesson(self, progress: float) -> Lesson:
+        """What the next step learns: all classes by the whole vector, or some by a slice of it."""
+        config, division = self.config, self._division
+        if division is None or progress >= config.divided:
+            return Lesson(self._rows(), np.arange(len(self._set.classes)), slice(None))
+        if division.learner_of is None or self.step % (config.division_epochs * (len(self._set) // config.batch)) == 0:
+            division.renew(self._student.label.weight.detach().float().cpu().numpy())
+        return division.lesson(self.step, config.batch)
+
+    def _pairs(self, count: int) -> _Pairs:
         random = np.random.default_rng([self.config.seed, self.step, 1])  # the order of an epoch has two numbers
         shares = mixing_shares(count, self.config.mixing, random)
-        return random.permutation(count), self._for_copies(torch.from_numpy(shares))
+        return _Pairs(random.permutation(count), self._for_copies(torch.from_numpy(shares)))
+
+    def _views(self, rows: NDArray[np.int64], side: int, pairs: _Pairs | None) -> Tensor:
+        """Views of the images, all of the first copy first."""
+        config, generator = self.config, _step_generator(self.config.seed, self.step)
+        pixels = torch.from_numpy(self._set.images[rows]).to(config.device)
+        copies = [augmented(pixels, side, config.augmentation, generator) for _ in range(config.copies)]
+        views = torch.cat(copies)
+        return views if pairs is None else mixed(views, torch.cat([one[pairs.mates] for one in copies]), pairs.shares)
 
     def _terms(
-        self, answers: tuple[Tensor, Tensor | None, Tensor | None], rows: NDArray[np.int64]
+        self, answers: tuple[Tensor, Tensor | None, Tensor | None], lesson: Lesson, pairs: _Pairs | None
     ) -> tuple[dict[str, Tensor], float]:
         """Weighted losses of each view by name, and the share of views given their own class."""
         config = self.config
         scores, soft, guesses = (None if part is None else part.float() for part in answers)
         assert scores is not None
-        labels = self._for_copies(torch.from_numpy(self._set.labels[rows]))
+        scores = scores[:, lesson.classes]
+        terms, right = self._terms_of(scores, soft, guesses, lesson.rows, lesson.classes)
+        if pairs is not None:
+            of_mates, _ = self._terms_of(scores, soft, guesses, lesson.rows[pairs.mates], lesson.classes)
+            terms = {name: mixed(term, of_mates[name], pairs.shares) for name, term in terms.items()}
+        if config.consistency_weight:
+            away = consistency_loss(scores, config.copies, config.consistency_temperature)
+            terms["consistency"] = config.consistency_weight * away
+        return terms, right
+
+    def _terms_of(
+        self,
+        scores: Tensor,
+        soft: Tensor | None,
+        guesses: Tensor | None,
+        rows: NDArray[np.int64],
+        classes: NDArray[np.int64],
+    ) -> tuple[dict[str, Tensor], float]:
+        """The same if the views were of these images, which are of these classes."""
+        config = self.config
+        labels = self._for_copies(torch.from_numpy(np.searchsorted(classes, self._set.labels[rows])))
         terms = {
             "label": config.label_weight
             * functional.cross_entropy(scores, labels, label_smoothing=config.label_smoothing, reduction="none")

@@ -1,15 +1,11 @@
 """Which learner, a slice of the embedding, learns from which images."""
 
-from itertools import pairwise
-
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment  # type: ignore[attr-defined]
 
 from index import kmeans
 from index.distances import unit_rows
-
-Members = NDArray[np.int64]
+from models.learners import Members, matched, slices_of
 
 
 class Learners:
@@ -20,8 +16,7 @@ class Learners:
 
     def __init__(self, count: int, width: int, *, every: int, divided: int, seed: int) -> None:
         """`divided` epochs apart, then together; a new division `every` so many epochs."""
-        ends = np.linspace(0, width, count + 1).round().astype(int)
-        self.slices = [slice(int(start), int(stop)) for start, stop in pairwise(ends)]
+        self.slices = slices_of(width, count)
         self.members: list[Members] = []
         """Of each learner; a learner without images does not learn."""
         self._every = every
@@ -48,19 +43,3 @@ class Learners:
         place = learning[int(self._random.integers(len(learning)))]
         rows = self.members[place]
         return (None if len(self.slices) == 1 else rows), self.slices[place]
-
-
-def matched(before: list[Members], found: list[Members]) -> list[Members]:
-    """The new clusters in the order of the old ones that they share most with.
-
-    Shapes: K clusters and K clusters of the same images -> K.
-    Source: Sanakoyeu et al. 2019, arXiv:1906.05990: a linear assignment by intersection over union.
-    """
-    shared = np.array([[_overlap(old, new) for new in found] for old in before])
-    _, columns = linear_sum_assignment(shared, maximize=True)
-    return [found[place] for place in columns]
-
-
-def _overlap(first: Members, second: Members) -> float:
-    both = np.intersect1d(first, second, assume_unique=True).size
-    return both / max(first.size + second.size - both, 1)

@@ -6,8 +6,8 @@ import torch
 
 from index.distances import unit_rows
 from models.errors import ParameterInvalid
+from models.learners import matched
 from models.methods.divide_and_conquer import DivideAndConquer, DivideAndConquerParams, Learners
-from models.methods.divide_and_conquer.division import matched
 from models.similarity.labelled import labelled_images
 from models.similarity.losses import Loss, Miner
 from models.similarity.network import HeadNetwork

@@ -81,6 +81,7 @@ RESUMED = {
     "copies": 2,
     "mixing": 0.5,
     "consistency_weight": 1.0,
+    "learners": 2,  # for two of the steps
 }
 
 
@@ -149,6 +150,7 @@ def test_the_seed_decides_and_the_global_state_is_left_alone(configure: Configur
         {"feature_weight": 0.0},
         {"copies": 2},
         {"mixing": 0.75},
+        {"learners": 2},
         {"is_gradient_centralized": False},
         {"augmentation": NO_AUGMENTATION},
         {"sides": ((1.0, 20),)},
@@ -181,6 +183,27 @@ def test_who_is_hardly_mixed_learns_as_if_alone(configure: Configure, one_step: 
     hardly, well = (after_steps(configure(mixing=alpha), 1)["conv1.weight"] for alpha in (1e-3, 10.0))
     moved = (well - one_step["conv1.weight"]).abs().max()
     assert (hardly - one_step["conv1.weight"]).abs().max() < 0.01 * moved
+
+
+def test_a_learner_moves_its_slice_and_its_classes_alone(configure: Configure) -> None:
+    state = _Run(configure(learners=2, weight_decay=0.0), lambda: 0.0)
+    before = state._student.label.weight.detach().clone()
+    state.advance()
+    assert state._division is not None
+    lesson = state._division.lesson(0, 8)
+    moved = (state._student.label.weight != before).numpy()
+    assert 0 < len(lesson.classes) < len(moved) and lesson.columns in (slice(0, 256), slice(256, 512))
+    assert np.flatnonzero(moved.any(axis=1)).tolist() == lesson.classes.tolist()
+    assert moved[lesson.classes, lesson.columns].all()
+    assert moved.sum() == len(lesson.classes) * 256
+
+
+def test_learners_join_at_the_end_and_more_than_classes_are_refused(
+    configure: Configure, one_step: dict[str, Tensor]
+) -> None:
+    assert is_same(after_steps(configure(learners=2, divided=0.0), 1), one_step)
+    with pytest.raises(TrainingSetInvalid, match="`learners` of a training run must be at most the"):
+        run(configure(learners=64))
 
 
 def test_without_a_change_one_step_is_the_same(configure: Configure, one_step: dict[str, Tensor]) -> None:

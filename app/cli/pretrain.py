@@ -19,6 +19,7 @@ from app.cli.console import print_json, steps_progress
 from app.cli.failures import CommandFailed
 from app.cli.options import JsonOption, examples
 from app.cli.waiting import say
+from app.errors import faults_of
 from benchmarks.setting import setting
 from models.backbones.embedder import EmbeddingSpec
 from models.backbones.loader import load_embedder, weights_ranges
@@ -167,8 +168,8 @@ def run(
     try:
         config = PretrainingConfig.model_validate(given)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise CommandFailed(f"`{'.'.join(map(str, first['loc']))}` of the recipe: {first['msg']}.", 2) from error
+        first = faults_of(error.errors())[0]
+        raise CommandFailed(f"`{first['where']}` of the recipe: {first['what']}.", 2) from error
     run_folder.mkdir(parents=True, exist_ok=True)
     if not (run_folder / "checkpoint.pt").exists():  # else it may be another recipe's, which is refused below
         _write_config(config)

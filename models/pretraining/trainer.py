@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as functional
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from torch import Tensor
 
 from models.backbones.resnet import BACKBONES
@@ -125,11 +125,12 @@ class PretrainingConfig(BaseModel):
             raise ValueError("must be sides of at least 16 pixels")
         return sides
 
-    @model_validator(mode="after")
-    def _views_to_compare(self) -> "PretrainingConfig":
-        if self.consistency_weight and self.copies < 2:
-            raise ValueError(f"`consistency_weight` needs `copies` of at least 2; got {self.copies}")
-        return self
+    @field_validator("consistency_weight")
+    @classmethod
+    def _views_to_compare(cls, weight: float, others: ValidationInfo) -> float:
+        if weight and others.data.get("copies") == 1:
+            raise ValueError(f"must be 0 where `copies` is 1; got {weight:g}")
+        return weight
 
     def recipe(self) -> dict[str, Any]:
         """What decides the result apart from the data and the budget, as plain JSON values."""

@@ -99,6 +99,11 @@ def test_what_is_wrong_is_said(oddity: Oddity, photos: Path, tmp_path: Path) -> 
         (("run", tmp_path / "s", tmp_path / "r"), 2, "--steps or --hours"),
         (("run", tmp_path / "s", tmp_path / "r", "--steps", 1), 1, "must hold images.npy"),
         (("run", tmp_path / "s", tmp_path / "r", "--steps", 1, "--set", "nonsense=1"), 2, "`nonsense` of the recipe"),
+        (
+            ("run", tmp_path / "s", tmp_path / "r", "--steps", 1, "--set", "consistency_weight=1"),
+            2,
+            "`consistency_weight` of the recipe: must be 0 where `copies` is 1",
+        ),
         (("run", tmp_path / "s", tmp_path / "r", "--steps", 1, "--backbone", "vgg"), 2, "must be one of resnet18"),
         (("export", tmp_path, "-o", tmp_path / "w", "--terms", "t", "--weakness", "w"), 1, "must hold a whole"),
         (("pack", photos / "train", "--terms", "a", "--terms", "b", "-o", tmp_path / "s"), 2, "once for each"),

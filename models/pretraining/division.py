@@ -61,7 +61,7 @@ class Division:
     def lesson(self, step: int, count: int) -> Lesson:
         """So many images for the learner whose turn it is; how often that is goes by the images of its classes."""
         assert self.learner_of is not None
-        random = np.random.default_rng([self._seed, step, 2])
+        random = np.random.default_rng([self._seed, step, 2])  # with 1 the trainer pairs the images of a step
         learner_of_image = self.learner_of[self._labels]
         learner = int(learner_of_image[random.integers(len(learner_of_image))])
         among = np.flatnonzero(learner_of_image == learner)

@@ -103,7 +103,9 @@ def test_a_run_stopped_and_taken_up_equals_one_that_was_not(
     assert is_same(second.weights, uninterrupted.weights) and is_same(second.average, uninterrupted.average)
     assert [line["resumed_at"] for line in lines(config) if "resumed_at" in line] == [1]
 
-    # The comparison can tell: without the momentum of the first step the end is another.
+    # The comparison can tell: with the classes of other learners the end is another, and without the first momentum.
+    torch.save(saved | {"learner_of": 1 - saved["learner_of"]}, path)
+    assert not is_same(run(config).weights, uninterrupted.weights)
     for state in saved["optimizer"]["state"].values():
         state["momentum_buffer"].zero_()
     torch.save(saved, path)

@@ -26,8 +26,7 @@ def open_client(server: str | None, data: Path | None) -> Iterator[Client]:
         raise CommandFailed("Name --server or --data, not both.", 2)
     caller = CallerSettings()
     key = None if caller.api_key is None else caller.api_key.get_secret_value()
-    if server is None and data is None:
-        server = caller.server
+    server = server_asked(server, data)
     if server is not None:
         if not server.startswith(("http://", "https://")):
             raise CommandFailed(f"`--server` must begin with http:// or https://; got {server}.", 2)
@@ -46,6 +45,11 @@ def open_client(server: str | None, data: Path | None) -> Iterator[Client]:
         Client(f"the data folder {settings.data}", http=http) as client,
     ):
         yield client
+
+
+def server_asked(server: str | None, data: Path | None) -> str | None:
+    """The server named, else that of the settings; None where a data folder is asked instead."""
+    return CallerSettings().server if server is None and data is None else server
 
 
 def folder_settings(data: Path | None) -> Settings:

@@ -11,7 +11,7 @@ import typer
 from oddity_client import Client, ImageScore, ItemProblem, NewImage
 from rich.table import Table
 
-from app.cli.client import folder_settings, open_client
+from app.cli.client import folder_settings, open_client, server_asked
 from app.cli.console import images_progress, messages, print_json, results, short_number
 from app.cli.demo_images import MadeImage, digit_images, texture_images
 from app.cli.ingest import ingest_pictures
@@ -203,14 +203,15 @@ def _write_examples(scene: Scene, folder: Path) -> list[Path]:
 
 
 def _say_next(server: str | None, data: Path | None, written: dict[str, list[Path]]) -> None:
-    url = server or "http://127.0.0.1:8000"
+    asked = server_asked(server, data)
+    url = asked or "http://127.0.0.1:8000"
     say = messages()
 
     def line(text: str) -> None:
         say.print(text, highlight=False, markup=False, soft_wrap=True)
 
     line("What to try next:")
-    if server is None:
+    if asked is None:
         line(f"  oddity serve{'' if data is None else f' --data {data}'}")
     digits, textures = (" ".join(f"-F files=@{path}" for path in paths) for paths in written.values())
     line("Do they belong?")

@@ -9,6 +9,7 @@ from app.cli import demo
 from app.cli.client import open_client
 from app.cli.demo_images import digit_images, texture_images
 from tests.app.cli.conftest import Oddity
+from tests.app.cli.serving import serving
 
 
 @pytest.fixture
@@ -36,6 +37,18 @@ def test_a_second_run_changes_nothing(oddity: Oddity, small: None, tmp_path: Pat
     assert len(written) == 4
     for path in written:
         assert str(path) in second.err  # each is named in a command to try
+
+
+def test_a_server_of_the_settings_is_the_one_to_try_next(
+    oddity: Oddity, small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ODDITY_DATA", str(tmp_path / "d"))
+    with serving(tmp_path / "s") as url:
+        monkeypatch.setenv("ODDITY_SERVER", url)
+        ran = oddity("demo")
+    assert ran.code == 0, ran.err
+    assert ran.err.count(f"'{url}/v1/collections/") == 3
+    assert "oddity serve" not in ran.err and ":8000" not in ran.err
 
 
 def test_images_depend_on_the_seed_alone() -> None:

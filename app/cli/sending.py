@@ -8,18 +8,24 @@ from typing import Any, TypeVar
 
 from oddity_client import ItemProblem, NewImage, Problem
 
+from app.cli.console import messages
 from app.cli.failures import CommandFailed
 
 R = TypeVar("R")
 
 BATCH_FILES = 32
 BATCH_BYTES = 32 * 2**20
+LEFT_OUT_SHOWN = 3
+
+# Also of formats that the service refuses: what is sent is answered by name, what is not sent is missed in silence.
 SUFFIXES = frozenset(
     (
         ".avif",
         ".bmp",
         ".dib",
         ".gif",
+        ".heic",
+        ".heif",
         ".j2k",
         ".jfif",
         ".jp2",
@@ -27,6 +33,7 @@ SUFFIXES = frozenset(
         ".jpeg",
         ".jpg",
         ".jpx",
+        ".jxl",
         ".pbm",
         ".pgm",
         ".png",
@@ -60,20 +67,39 @@ class Loaded:
 
 def image_files(folder: Path) -> list[Path]:
     """Image files (by suffix) of a folder and all below it, in a stable order; hidden ones are left out."""
-    found: list[Path] = []
-    for place, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        chosen = (name for name in sorted(files) if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES)
-        found.extend(Path(place, name) for name in chosen)
-    return found
+    return [path for path in _files(folder) if _is_image(path)]
 
 
 def folder_pictures(folder: Path) -> list[Picture]:
-    """The images of a folder, named by their path below it. Raises CommandFailed when there is none."""
-    files = image_files(folder)
-    if not files:
+    """The images of a folder, named by their path below it; says which other files were left out.
+
+    Raises:
+        CommandFailed: there is no image.
+    """
+    files = list(_files(folder))
+    images = [path for path in files if _is_image(path)]
+    if not images:
         raise CommandFailed(f"There is no image file below {folder}; known suffixes are {' '.join(sorted(SUFFIXES))}.")
-    return [Picture(path.relative_to(folder).as_posix(), path.read_bytes) for path in files]
+    if others := [path.relative_to(folder).as_posix() for path in files if not _is_image(path)]:
+        shown = ", ".join([*others[:LEFT_OUT_SHOWN], *(["…"] if len(others) > LEFT_OUT_SHOWN else [])])
+        messages().print(
+            f"{len(others)} {'file' if len(others) == 1 else 'files'} left out, not an image by name: {shown}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+    return [Picture(path.relative_to(folder).as_posix(), path.read_bytes) for path in images]
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Files of a folder and all below it, in a stable order; hidden ones are left out."""
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(place, name) for name in sorted(files) if not name.startswith("."))
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES
 
 
 def loaded(pictures: Iterable[Picture]) -> Iterator[Loaded]:

@@ -53,6 +53,10 @@ def test_ratios_are_of_what_was_measured() -> None:
         }
     )
     assert set(_ratios({}, "small").values()) == {None}
+    del answers["32"]
+    alone = _ratios(found, "small")
+    assert alone["service_over_baseline"] == 2.0
+    assert alone["adding_over_scoring"] is None  # one client scores more slowly, which would flatter it
 
 
 @pytest.mark.parametrize("wrong", [{"parts": ("all",)}, {"sizes": ("huge",)}, {"precisions": ("fp4",)}])
@@ -66,7 +70,7 @@ def test_a_process_that_is_gone_has_used_nothing() -> None:
 
 
 TINY = SpeedPlan(
-    backbones=("resnet18",), sizes=("small",), precisions=("float32",), clients=(1, 2), images=2, bank=4, seconds=0.2,
+    backbones=("resnet18",), sizes=("small",), precisions=("float32",), clients=(1, 32), images=2, bank=4, seconds=0.2,
     image_size=32, threads=1,
 )  # fmt: skip
 

@@ -3,7 +3,8 @@ import { plural } from "./format.js";
 import { Icon } from "./icons.js";
 import { html, useRef, useState } from "./view.js";
 
-const IMAGES = /\.(avif|bmp|gif|jpe?g|png|tiff?|webp)$/i;
+// Also of formats that the service refuses: what is sent is answered by name.
+const IMAGES = /\.(avif|bmp|gif|heic|heif|jpe?g|jxl|png|tiff?|webp)$/i;
 const isImage = (file) => file.type.startsWith("image/") || IMAGES.test(file.name);
 
 const read = async (entry) => {

@@ -128,6 +128,27 @@ def test_batches_keep_order_and_limits() -> None:
     assert [len(batch) for batch in made] == [1, 1, BATCH_FILES, BATCH_FILES, 1]
 
 
+def test_files_that_are_not_images_by_name_are_told(oddity: Oddity, folder: Path, tmp_path: Path) -> None:
+    told = oddity("ingest", folder / "right", "-c", "parts", "--data", tmp_path / "d")
+    assert "left out" not in told.err
+    for number in range(4):
+        (folder / "right" / f"[b]{number}.csv").write_bytes(b"")
+    told = oddity("ingest", folder / "right", "-c", "parts", "--data", tmp_path / "d", "--json")
+    assert "4 files left out, not an image by name: [b]0.csv, [b]1.csv, [b]2.csv, …" in told.err
+    json.loads(told.out)
+
+
+def test_images_of_formats_that_are_not_read_are_refused_by_name(oddity: Oddity, folder: Path, tmp_path: Path) -> None:
+    heads = {"HEIC": b"\0\0\0\x18ftypheic", "AVIF": b"\0\0\0\x18ftypavif", "JPEG XL": b"\xff\x0a"}
+    names = {"photo.heic": "HEIC", "photo.avif": "AVIF", "photo.jxl": "JPEG XL"}
+    for path, name in names.items():
+        (folder / "left" / path).write_bytes(heads[name] + bytes(100))
+    told = oddity("ingest", folder / "left", "-c", "parts", "--data", tmp_path / "d", "--json")
+    refused = {one["path"]: one["detail"] for one in json.loads(told.out)["refused"]}
+    assert set(refused) == set(names)
+    assert all(f"got {name}" in refused[path] for path, name in names.items())
+
+
 def test_a_folder_without_images_is_told(oddity: Oddity, tmp_path: Path) -> None:
     ran = oddity("ingest", tmp_path, "-c", "parts", "--data", tmp_path / "d")
     assert ran.code == 1

@@ -10,6 +10,7 @@ from oddity_client import ItemProblem, NewImage, Problem
 
 from app.cli.console import messages
 from app.cli.failures import CommandFailed
+from app.importing.ignored import is_ignored
 
 R = TypeVar("R")
 
@@ -92,10 +93,10 @@ def folder_pictures(folder: Path) -> list[Picture]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Files of a folder and all below it, in a stable order; hidden ones are left out."""
+    """Files of a folder and all below it, in a stable order; without hidden ones and what operating systems leave."""
     for place, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(place, name) for name in sorted(files) if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not is_ignored(name))
+        yield from (Path(place, name) for name in sorted(files) if not is_ignored(name))
 
 
 def _is_image(path: Path) -> bool:

@@ -24,12 +24,12 @@ from app.importing.entries import (
     Entry,
     Limits,
     Source,
-    is_ignored,
     plain_name,
     refuse_archive,
     refused,
     too_large,
 )
+from app.importing.ignored import is_ignored
 
 # What no bomb needs and small archives of flat pictures do.
 RATIO_FLOOR_BYTES = 16 * 2**20

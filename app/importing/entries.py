@@ -12,7 +12,6 @@ ITEMS_LIMIT_BYTES = 64 * 2**20
 NAME_LIMIT = 1024
 CHUNK_BYTES = 2**18
 _DRIVE = re.compile(r"[A-Za-z]:")
-_LEFT_BY_SYSTEMS = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
 _ARCHIVES = {
     b"PK\x03\x04": "zip",
     b"PK\x05\x06": "zip",
@@ -75,11 +74,6 @@ def plain_name(raw: str) -> str:
 def shown_name(raw: str) -> str:
     """A name for a report, whatever it holds."""
     return raw.encode("utf-8", "surrogateescape").decode("utf-8", "replace").replace("\0", "\ufffd")[:NAME_LIMIT]
-
-
-def is_ignored(name: str) -> bool:
-    """Whether a file is none of the caller's: hidden, or left by an operating system."""
-    return any(part.startswith(".") or part in _LEFT_BY_SYSTEMS for part in name.split("/"))
 
 
 def refused(place: list[Any], raw: str, error: ServiceError) -> Entry:

@@ -16,12 +16,12 @@ from app.importing.entries import (
     ITEMS_NAME,
     Entry,
     Limits,
-    is_ignored,
     plain_name,
     refuse_archive,
     refused,
     too_large,
 )
+from app.importing.ignored import is_ignored
 
 DEPTH_MAX = 64
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

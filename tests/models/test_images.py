@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, TiffImagePlugin
 
 from models.errors import ImageTooLarge, ImageUnreadable, InputError, ParameterInvalid
-from models.images import STRIP_BYTES, DecodedImage, ImageLimits, decode_image, decode_raster, thumbnail
+from models.images import ACCEPTED, STRIP_BYTES, DecodedImage, ImageLimits, decode_image, decode_raster, thumbnail
 
 LIMITS = ImageLimits()
 FORMATS = ("JPEG", "PNG", "WebP", "BMP", "TIFF", "GIF")
@@ -47,6 +47,12 @@ def pixel_sha256(data: bytes) -> str:
 
 
 # Formats and modes
+
+
+def test_the_documents_name_what_is_accepted() -> None:
+    told = (Path(__file__).parents[2] / "docs" / "concepts.md").read_text()
+    section = told.partition("## What an image may be")[2].partition("##")[0]
+    assert f"{', '.join(ACCEPTED[:-1])} or {ACCEPTED[-1]}" in section
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF"])

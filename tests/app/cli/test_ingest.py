@@ -129,6 +129,7 @@ def test_batches_keep_order_and_limits() -> None:
 
 
 def test_files_that_are_not_images_by_name_are_told(oddity: Oddity, folder: Path, tmp_path: Path) -> None:
+    (folder / "right" / "Thumbs.db").write_bytes(b"")
     told = oddity("ingest", folder / "right", "-c", "parts", "--data", tmp_path / "d")
     assert "left out" not in told.err
     for number in range(4):

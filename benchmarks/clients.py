@@ -16,6 +16,14 @@ import numpy as np
 PATIENCE_S = 600
 TICKS = os.sysconf("SC_CLK_TCK")
 
+_BOUNDARY = "images-of-a-request"
+_FORM = {"content-type": f"multipart/form-data; boundary={_BOUNDARY}"}
+_PART = (
+    f"--{_BOUNDARY}\r\n"
+    'Content-Disposition: form-data; name="files"; filename="%d.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
+).encode()
+_END = f"--{_BOUNDARY}--\r\n".encode()
+
 
 @dataclass(frozen=True, slots=True)
 class Load:
@@ -93,11 +101,16 @@ def memory_mib(pid: int) -> float:
     return 0.0
 
 
-def posted(path: str, images: Sequence[bytes]) -> Callable[[HTTPConnection, int], int]:
-    """Asks by posting one of the JPEGs, the next at each turn."""
+def posted(path: str, images: Sequence[bytes], together: int = 1) -> Callable[[HTTPConnection, int], int]:
+    """Asks by posting one of the JPEGs, the next at each turn; or so many together, as a form of files."""
+    parts = [_PART % place + image + b"\r\n" for place, image in enumerate(images)]
 
     def ask(http: HTTPConnection, turn: int) -> int:
-        http.request("POST", path, images[turn % len(images)], {"content-type": "image/jpeg"})
+        if together == 1:
+            http.request("POST", path, images[turn % len(images)], {"content-type": "image/jpeg"})
+        else:
+            some = [parts[(turn + place) % len(parts)] for place in range(together)]
+            http.request("POST", path, b"".join([*some, _END]), _FORM)
         answer = http.getresponse()
         answer.read()
         return answer.status

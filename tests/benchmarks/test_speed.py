@@ -40,13 +40,21 @@ def test_ratios_are_of_what_was_measured() -> None:
         "baseline": {"small": {"images_per_s": 5.0}},
         "stages": {"small": {"decode_ms": 4.0, "network_1_ms": 5.0, "search_1000_ms": 1.0}},
         "stages_after_a_pause": {"small": {"decode_ms": 5.0, "network_1_ms": 8.0, "search_1000_ms": 2.0}},
-        "service": {"small": {"clients": answers, "adding": {"images_per_s": 27.0}}},
+        "service": {
+            "small": {
+                "clients": answers,
+                "together": {"1": {"images_per_s": 45.0}, "8": {"images_per_s": 40.0}},
+                "adding": {"images_per_s": 27.0},
+            }
+        },
     }
     assert _ratios(found, "small") == pytest.approx(
         {
             "ceiling_images_per_s": 50.0,
             "service_over_ceiling": 0.6,
+            "together_over_ceiling": 0.9,
             "service_over_baseline": 6.0,
+            "together_over_baseline": 9.0,
             "adding_over_scoring": 0.9,
             "idle_p50_over_parts": 1.2,
             "idle_p50_over_parts_after_a_pause": 0.8,

@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Iterable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -18,7 +19,7 @@ import anyio.to_thread
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import QueryParams, UploadFile
-from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import Busy, Invalid, TooLarge, UnsupportedMedia, faults_of
@@ -58,15 +59,15 @@ async def read_body(request: Request, settings: Settings) -> Body:
     """Read and dispatch on the content type. Raises TooLarge, UnsupportedMedia, Invalid."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     query = _query(request.query_params)
-    raw = await request.body()  # counted by `BodyLimit`
     if kind == "multipart/form-data":
-        uploads, fields = await _multipart(request, raw, settings)
+        uploads, fields = await _multipart(request, settings)
         for name, value in fields.items():
             if name in query and query[name] != value:
                 raise Invalid(
                     f"`{name}` is given twice, in the query and in the form; give it once.", "conflicting_parameters"
                 )
         return Body(uploads, {**query, **fields})
+    raw = await request.body()  # counted by `BodyLimit`
     if kind.startswith("image/") or kind == "application/octet-stream":
         if not raw:
             raise Invalid("The body is empty; send the bytes of one image.", "body_empty")
@@ -262,23 +263,36 @@ def _same(text: str, value: Any) -> bool:
         return False
 
 
-async def _multipart(request: Request, raw: bytes, settings: Settings) -> tuple[list[Upload], dict[str, str]]:
-    async def replay() -> dict[str, Any]:
-        return {"type": "http.request", "body": raw, "more_body": False}
+class _Parts(MultiPartParser):
+    """Parts of a form as they arrive, in memory alone: no image is written to a temporary folder.
 
-    again = Request(request.scope, replay)
+    The whole body is never held beside its parts, so that a form takes little more than what `BodyLimit` counts.
+    """
+
+    spool_max_size = 0  # no limit
+
+
+async def _multipart(request: Request, settings: Settings) -> tuple[list[Upload], dict[str, str]]:
     uploads: list[Upload] = []
     fields: dict[str, str] = {}
     try:
-        form = await again.form(max_files=settings.files_limit, max_fields=64, max_part_size=FIELD_LIMIT_BYTES)
-    except HTTPException as error:  # starlette's word for malformed or too many parts
-        raise Invalid(f"The multipart body cannot be read: {error.detail}", "multipart_malformed") from error
+        async with aclosing(request.stream()) as arriving:
+            form = await _Parts(
+                request.headers,
+                arriving,
+                max_files=settings.files_limit,
+                max_fields=64,
+                max_part_size=FIELD_LIMIT_BYTES,
+            ).parse()
+    except MultiPartException as error:  # starlette's word for malformed or too many parts
+        raise Invalid(f"The multipart body cannot be read: {error.message}", "multipart_malformed") from error
     try:
         for name, value in form.multi_items():
             if isinstance(value, UploadFile):
                 if name not in ("files", "file", "files[]"):
                     raise Invalid(f"Files are sent under the name `files`; got `{name}`.", "field_unknown")
                 uploads.append(Upload(await value.read(), value.filename))
+                await value.close()  # at once: only one image at a time is held twice
             elif name in fields:
                 raise Invalid(f"The form field `{name}` is given twice; give it once.", "conflicting_parameters")
             else:

@@ -37,7 +37,7 @@ from models.torchvision_import import import_torchvision
 C = "/v1/collections/speed"
 BATCH_SENT = 32  # images in one request that adds
 SIZES = {"small": (64, 64), "medium": (500, 400), "large": (4000, 3000)}
-# Different images of each size that are added, again and again: copies are so few each that hardly any search meets ties.
+# Different images of each size that are added, again and again: few enough copies each that searches hardly meet ties.
 ADDED = {"small": 1024, "medium": 256, "large": 64}
 PARTS = ("decoder", "network", "baseline", "service", "stages")
 PRECISIONS = ("exact", "float32", "bf16", "int8")

@@ -1,7 +1,9 @@
 """The one reader of bodies: content types, limits counted while streaming, parameters, JSON that can be sent back."""
 
 import json
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
@@ -137,6 +139,16 @@ def test_more_files_than_allowed(small: TestClient) -> None:
     files = [("files", (f"{number}.png", b"x")) for number in range(9)]
     problem_of(small.post(f"{C}/anomaly", files=files), 422, "multipart_malformed")
     problem_of(small.post(f"{C}/anomaly", json={"images": ["eA=="] * 9}), 413, "too_many_files")
+
+
+def test_images_of_a_form_are_written_to_no_temporary_folder(
+    shared: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared.put(C)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    image = png(1) + bytes(3 * 2**20)
+    answer = shared.post(f"{C}/images", files=[("files", ("a.png", image)), ("files", ("b.png", b"x"))])
+    assert ["problem" in item for item in answer.json()["items"]] == [False, True]
 
 
 @pytest.mark.parametrize(("verb", "path"), READERS)

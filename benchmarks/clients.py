@@ -101,15 +101,15 @@ def memory_mib(pid: int) -> float:
     return 0.0
 
 
-def posted(path: str, images: Sequence[bytes], together: int = 1) -> Callable[[HTTPConnection, int], int]:
-    """Asks by posting one of the JPEGs, the next at each turn; or so many together, as a form of files."""
+def posted(path: str, images: Sequence[bytes], batch: int = 1) -> Callable[[HTTPConnection, int], int]:
+    """Asks by posting one of the JPEGs, the next at each turn; or a batch of them as a form of files."""
     parts = [_PART % place + image + b"\r\n" for place, image in enumerate(images)]
 
     def ask(http: HTTPConnection, turn: int) -> int:
-        if together == 1:
+        if batch == 1:
             http.request("POST", path, images[turn % len(images)], {"content-type": "image/jpeg"})
         else:
-            some = [parts[(turn + place) % len(parts)] for place in range(together)]
+            some = [parts[(turn + place) % len(parts)] for place in range(batch)]
             http.request("POST", path, b"".join([*some, _END]), _FORM)
         answer = http.getresponse()
         answer.read()

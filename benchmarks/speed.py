@@ -61,8 +61,8 @@ class SpeedPlan:
     parts: tuple[str, ...] = PARTS
     precisions: tuple[str, ...] = ("float32", "bf16", "int8")
     clients: tuple[int, ...] = (1, 8, 32)
-    together: int = 32
-    """Images of a request, measured besides one of one; 1: not measured."""
+    batch: int = 32
+    """Images of a request, measured besides requests of one; 1: not measured."""
     images: int = 32  # different ones of each size
     bank: int = 200  # images of the collection
     seconds: float = 10.0  # of each measurement
@@ -269,7 +269,7 @@ def _service(
         running_server(environment, Path(folder)) as (url, process),
         httpx2.Client(base_url=url, timeout=600) as http,
     ):
-        found: dict[str, Any] = {"start_s": time.perf_counter() - began, "clients": {}, "together": {}}
+        found: dict[str, Any] = {"start_s": time.perf_counter() - began, "clients": {}, "batched": {}}
         say(f"{spec.backbone}: service, filling, {size}")
         http.put(C).raise_for_status()
         add_images(http, made_jpegs(plan.bank, SIZES["small"], plan.seed + 1))
@@ -279,11 +279,11 @@ def _service(
             say(f"{spec.backbone}: service, {size}, {clients} clients")
             load = run_load(url, process.pid, clients, plan.seconds, posted(f"{C}/anomaly", images))
             found["clients"][str(clients)] = load.summary()
-        for clients in plan.clients if plan.together > 1 else ():
-            say(f"{spec.backbone}: service, {size}, {clients} clients, {plan.together} images a request")
-            several = posted(f"{C}/anomaly", images, plan.together)
+        for clients in plan.clients if plan.batch > 1 else ():
+            say(f"{spec.backbone}: service, {size}, {clients} clients, {plan.batch} images a request")
+            several = posted(f"{C}/anomaly", images, plan.batch)
             load = run_load(url, process.pid, clients, plan.seconds, several)
-            found["together"][str(clients)] = load.summary(plan.together)
+            found["batched"][str(clients)] = load.summary(plan.batch)
         say(f"{spec.backbone}: service, {size}, adding")
         found["adding"] = add_steadily(http, made_jpegs(ADDED[size], SIZES[size], plan.seed + 2), plan.seconds)
         found["memory_most_mib"] = sum(map(memory_mib, family_of(process.pid)))
@@ -345,7 +345,7 @@ def _ratios(found: dict[str, Any], size: str) -> dict[str, float | None]:
     """Each bar's ratio, as far as its parts were measured."""
     service = found.get("service", {}).get(size)
     most = _most(service["clients"]) if service else None
-    together = _most(service["together"]) if service else None
+    batched = _most(service["batched"]) if service else None
     of_32 = service["clients"].get("32", {}).get("images_per_s") if service else None
     decoder = found.get("decoder", {}).get(size, {}).get("images_per_s")
     network = found.get("network", {}).get("served", {}).get("images_per_s", {}).get(f"batch_{BATCH_MAX}")
@@ -356,9 +356,9 @@ def _ratios(found: dict[str, Any], size: str) -> dict[str, float | None]:
     return {
         "ceiling_images_per_s": ceiling,
         "service_over_ceiling": most / ceiling if most and ceiling else None,
-        "together_over_ceiling": together / ceiling if together and ceiling else None,
+        "batched_over_ceiling": batched / ceiling if batched and ceiling else None,
         "service_over_baseline": most / baseline if most and baseline else None,
-        "together_over_baseline": together / baseline if together and baseline else None,
+        "batched_over_baseline": batched / baseline if batched and baseline else None,
         # Fewer clients than the bar is meant for score more slowly, which would flatter adding.
         "adding_over_scoring": service["adding"]["images_per_s"] / of_32 if service and of_32 else None,
         "idle_p50_over_parts": alone / sum(stages.values()) if alone and stages else None,
@@ -408,11 +408,11 @@ def speed_text(found: dict[str, Any]) -> list[str]:
             ]
             lines += table(["parts of one request, ms", "decode", "network", "search of 1000"], rows)
         if "service" in one:
-            lines += _service_text(one, found["plan"]["together"])
+            lines += _service_text(one, found["plan"]["batch"])
     return lines
 
 
-def _service_text(one: dict[str, Any], together: int) -> list[str]:
+def _service_text(one: dict[str, Any], batch: int) -> list[str]:
     rows = [
         (
             f"{size}, {clients} clients{images}",
@@ -421,7 +421,7 @@ def _service_text(one: dict[str, Any], together: int) -> list[str]:
             f"{100 * load['generator_cpu_share']:.0f} %",
         )
         for size, it in one["service"].items()
-        for name, images in (("clients", ""), ("together", f", {together} images a request"))
+        for name, images in (("clients", ""), ("batched", f", {batch} images a request"))
         for clients, load in it[name].items()
     ]
     lines = table(["scoring", "images/s", "p50 ms", "p95 ms", "p99 ms", "clients' processor time"], rows)
@@ -438,9 +438,9 @@ def _service_text(one: dict[str, Any], together: int) -> list[str]:
     lines += table(["service", "adding, images/s", "start, s", "memory idle, MiB", "at most, MiB"], rows)
     bars = {
         "service_over_ceiling": f"at least {BAR_OF_CEILING:g}",
-        "together_over_ceiling": "",
+        "batched_over_ceiling": "",
         "service_over_baseline": "at least 10, and 6 in bf16 at 224 px",
-        "together_over_baseline": "",
+        "batched_over_baseline": "",
         "adding_over_scoring": f"at least {BAR_OF_ADDING:g}",
         "idle_p50_over_parts": f"at most {BAR_OF_IDLE:g}",
         "idle_p50_over_parts_after_a_pause": "",

@@ -597,9 +597,10 @@ def speed(
         list[str] | None, typer.Option(help="exact, float32, bf16 or int8, of the network alone; repeat it.")
     ] = None,
     clients: Annotated[list[int] | None, typer.Option(min=1, help="Keep-alive clients; repeat it.")] = None,
-    together: Annotated[
-        int, typer.Option(min=1, max=1000, help="Images of a request, measured besides one; 1: not measured.")
-    ] = SpeedPlan().together,
+    batch: Annotated[
+        int,
+        typer.Option(min=1, max=1000, help="Images of a request, measured besides requests of one; 1: not measured."),
+    ] = SpeedPlan().batch,
     images: Annotated[int, typer.Option(min=1, help="Different images of each size.")] = SpeedPlan().images,
     bank: Annotated[int, typer.Option(min=3, help="Images of the collection.")] = SpeedPlan().bank,
     seconds: Annotated[float, typer.Option(min=0.1, help="Length of each measurement.")] = SpeedPlan().seconds,
@@ -624,7 +625,7 @@ def speed(
             parts=tuple(part or usual.parts),
             precisions=tuple(precision or usual.precisions),
             clients=tuple(clients or usual.clients),
-            together=together,
+            batch=batch,
             images=images,
             bank=bank,
             seconds=seconds,

@@ -67,7 +67,7 @@ class Loaded:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Image files (by suffix) of a folder and all below it, in a stable order; hidden ones are left out."""
+    """Image files (by suffix) of a folder and all below it, in a stable order; without hidden ones."""
     return [path for path in _files(folder) if _is_image(path)]
 
 

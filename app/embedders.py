@@ -61,12 +61,19 @@ class Embedders:
         )
         pool, decoders = None, settings.decode_workers or threads
         if settings.decoding == "processes":
-            pool = DecodingPool(decoders, settings.decode_limit_memory_bytes, settings.decode_limit_s)
+            pool = DecodingPool(
+                decoders,
+                settings.decode_limit_memory_bytes,
+                settings.decode_limit_s,
+                niceness=settings.inference_niceness,
+            )
         self.decoder = Decoder(self.limits, pool)
         self._folder = settings.data / "weights"
         self._threads = threads
         self._observe = observe
-        self._choice = EngineChoice(settings.engine, settings.precision, settings.data / "cache")
+        self._choice = EngineChoice(
+            settings.engine, settings.precision, settings.data / "cache", settings.inference_niceness
+        )
         check_engine(self._choice)
         self._queue_images = settings.queue_limit_images
         self._deadline_s = settings.deadline_s

@@ -265,6 +265,15 @@ class Settings(BaseSettings):
     inference_slots: Annotated[
         int, Field(ge=1, le=256, description="Requests worked on at the same time; further ones wait.")
     ] = 32  # twice what the network takes at once: the next batch is decoded while one is computed
+    inference_niceness: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=19,
+            description="How far decoding and the network stand back for the threads that read requests and write "
+            "answers; 0: not at all.",
+        ),
+    ] = 5
     queue_limit_requests: Annotated[
         int,
         Field(

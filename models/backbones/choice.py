@@ -41,6 +41,8 @@ PrecisionName = Literal["auto", "exact", "float32", "bf16", "int8"]
 class EngineChoice:
     """What the settings ask for; `cache_folder` keeps what was measured (None: nothing is kept).
 
+    `niceness` is how far the engine's own threads stand back for all others of this process; only OpenVINO heeds it.
+
     `auto` takes a GPU where there is one, else OpenVINO: in 8-bit integers for weights that bring their ranges, at the
     image size these were measured at, else in the quickest floating point that the processor has in hardware. `exact`
     is float32 with every shortcut off.
@@ -49,6 +51,7 @@ class EngineChoice:
     engine: EngineName = "auto"
     precision: PrecisionName = "auto"
     cache_folder: Path | None = None
+    niceness: int = 0
 
     def __post_init__(self) -> None:
         for name, names in (("engine", get_args(EngineName)), ("precision", get_args(PrecisionName))):
@@ -101,7 +104,7 @@ def choose_engine(network: Network, choice: EngineChoice, threads: int) -> Chose
         what = f"{kind} {precision} for {network.backbone}"
         try:
             ranges = _ranges(network, choice) if precision == "int8" else None
-            engine = _made(network, kind, precision, threads, ranges)
+            engine = _made(network, kind, precision, threads, ranges, choice.niceness)
             parity = _measured(engine, network, choice, judges.floating, ranges)
             near = parity if ranges is None else _measured(engine, network, choice, judges.of(ranges), ranges, "int8")
         except (EngineUnusable, RuntimeError) as error:  # engines say by RuntimeError that they cannot go on
@@ -182,7 +185,9 @@ def _ranges(network: Network, choice: EngineChoice) -> Mapping[str, float]:
     return measured_ranges(facts, range_names(network.tensors), build, network.preprocessing, choice.cache_folder)
 
 
-def _made(network: Network, kind: str, precision: str, threads: int, ranges: Mapping[str, float] | None) -> Engine:
+def _made(
+    network: Network, kind: str, precision: str, threads: int, ranges: Mapping[str, float] | None, niceness: int
+) -> Engine:
     name = "float32" if precision == "exact" else precision
     if kind != "openvino":
         device = "cuda" if kind == "cuda" else "cpu"
@@ -191,7 +196,7 @@ def _made(network: Network, kind: str, precision: str, threads: int, ranges: Map
         )
     side = network.preprocessing.image_size
     graph = build_graph(network.backbone, network.tensors, network.stages, side, ranges)
-    return OpenVinoEngine(graph, name, threads, is_exact=precision == "exact")
+    return OpenVinoEngine(graph, name, threads, is_exact=precision == "exact", niceness=niceness)
 
 
 def _measured(

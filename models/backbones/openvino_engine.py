@@ -9,6 +9,7 @@ so none is kept.
 
 import threading
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from queue import SimpleQueue
 from typing import Any
@@ -21,6 +22,7 @@ from models.backbones.network import FoldedNetwork, folded_network
 from models.backbones.quantisation import LEVELS, later_convolutions, rounded_weights
 from models.backbones.record import STAGES
 from models.errors import EngineUnusable
+from models.niceness import stand_back
 
 absent = ""  # why there is no OpenVINO
 try:
@@ -52,10 +54,14 @@ class OpenVinoEngine:
     name = "openvino"
     runs_at_once = 2  # one is computed, and the next begins when that ends, whatever Python is busy with
 
-    def __init__(self, graph: Any, precision: str, threads: int, *, is_exact: bool = False) -> None:
-        """Raises EngineUnusable: OpenVINO is absent, refuses the network, or computes otherwise than it was told."""
+    def __init__(self, graph: Any, precision: str, threads: int, *, is_exact: bool = False, niceness: int = 0) -> None:
+        """`niceness` is how far OpenVINO's own threads stand back for all others (Linux; elsewhere they do not).
+
+        Raises EngineUnusable: OpenVINO is absent, refuses the network, or computes otherwise than it was told.
+        """
         require_openvino()
         self.threads = threads
+        self._niceness = niceness
         self._graph = graph
         # What int8 leaves in floating point is float32 everywhere: in bf16 it would be another function.
         is_wide = precision in ("float32", "int8")
@@ -114,9 +120,11 @@ class OpenVinoEngine:
 
     def _compiled(self, names: tuple[str, ...]) -> Any:
         sources = [self._graph.output(name).get_node().input_value(0) for name in names]
+        part = openvino.Model(sources, self._graph.get_parameters(), "backbone")
         try:
-            part = openvino.Model(sources, self._graph.get_parameters(), "backbone")
-            return core().compile_model(part, DEVICE, self._config)
+            # The threads of a network are started when it is compiled, and are as nice as the one that compiles.
+            with ThreadPoolExecutor(1, initializer=stand_back, initargs=(self._niceness,)) as compiling:
+                return compiling.submit(core().compile_model, part, DEVICE, self._config).result()
         except RuntimeError as error:
             raise EngineUnusable(f"`network` must compile in OpenVINO; {_first_line(error)}") from error
 

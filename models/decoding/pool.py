@@ -30,8 +30,20 @@ class DecodingPool:
     fault, such as the kernel's that was short of memory. An image that takes too long is not.
     """
 
-    def __init__(self, workers: int, memory_bytes: int, limit_s: float, command: Sequence[str] = COMMAND) -> None:
-        """At most so many processes at once; `memory_bytes` is what one may allocate beyond what it starts with."""
+    def __init__(
+        self,
+        workers: int,
+        memory_bytes: int,
+        limit_s: float,
+        command: Sequence[str] = COMMAND,
+        *,
+        niceness: int = 0,
+    ) -> None:
+        """At most so many processes at once; `memory_bytes` is what one may allocate beyond what it starts with.
+
+        `niceness` is how far they stand back for this process.
+        """
+        self._niceness = niceness
         self._memory_bytes = memory_bytes
         self._limit_s = limit_s
         self._command = tuple(command)
@@ -104,7 +116,7 @@ class DecodingPool:
                 self._all.discard(worker)
                 worker.end(0)  # it died while it had nothing to do
         try:
-            worker = self._starter.submit(_Worker, self._command, self._memory_bytes).result()
+            worker = self._starter.submit(_Worker, self._command, self._memory_bytes, self._niceness).result()
         except (OSError, RuntimeError) as error:
             raise DecoderUnavailable("No process for decoding can be started at the moment; try again.") from error
         with self._lock:
@@ -131,13 +143,13 @@ class DecodingPool:
 class _Worker:
     """One process and the line to it."""
 
-    def __init__(self, command: Sequence[str], memory_bytes: int) -> None:
+    def __init__(self, command: Sequence[str], memory_bytes: int, niceness: int) -> None:
         self._line, theirs = socket.socketpair()
         with theirs:
             try:
                 # In a process group of its own, so that Ctrl-C reaches the server only.
                 self._process = subprocess.Popen(  # noqa: S603 - our own command line
-                    [*command, str(os.getpid()), str(memory_bytes)],
+                    [*command, str(os.getpid()), str(memory_bytes), str(niceness)],
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     process_group=0,

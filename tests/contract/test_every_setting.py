@@ -25,6 +25,7 @@ COUNTED = {
     "job_workers",
     "job_threads",
     "job_niceness",
+    "inference_niceness",
     "metrics_collections",
 }
 UNITS = (

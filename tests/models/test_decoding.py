@@ -193,6 +193,16 @@ def test_the_end_leaves_no_process_and_no_place_for_later_images() -> None:
         decoder.size(png(1))
 
 
+def test_decoders_stand_back_for_the_process_that_started_them() -> None:
+    own = psutil.Process().nice()
+    for niceness in (0, 3):
+        pool = DecodingPool(1, MEMORY, 60, niceness=niceness)
+        Decoder(LIMITS, pool).size(png(1))
+        (pid,) = pool.pids
+        assert psutil.Process(pid).nice() == min(19, own + niceness)
+        pool.close()
+
+
 SERVER = """
 import io, sys, threading, time
 from PIL import Image

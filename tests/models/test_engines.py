@@ -1,6 +1,8 @@
 """Every engine against torch in float32: the same numbers, no influence between rows, and what passes the gate."""
 
 import json
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from models.runtime import COMPARABLE
 
 STAGES = (2, 4)
 SIDE = 32
+ROOT = Path(__file__).resolve().parents[2]
 EVERY_OUTPUT = (POOLED, "stage1", "stage2", "stage3", "stage4")
 
 
@@ -140,6 +143,33 @@ def test_every_hint_is_set_and_read_back(is_exact: bool) -> None:
         "NUM_STREAMS": "1",
         "ENABLE_CPU_PINNING": "False",
     }
+
+
+STANDING_BACK = """
+import os, threading
+from pathlib import Path
+from tests.models.test_engines import POOLED, SIDE, OpenVinoEngine, build_graph, images, weights
+def threads():  # niceness and processor time of each
+    tasks = Path("/proc/self/task").iterdir()
+    facts = {task.name: (task / "stat").read_text().rpartition(") ")[2].split() for task in tasks}
+    return {name: (int(fact[16]), int(fact[11]) + int(fact[12])) for name, fact in facts.items()}
+own = str(threading.get_native_id())
+engine = OpenVinoEngine(build_graph("resnet18", weights("resnet18"), (4,), SIDE), "float32", 2, niceness=3)
+for outputs in ((POOLED,), ("stage2",)):
+    before = threads()
+    for _ in range(100):
+        engine.run(images(16), outputs)
+    after = threads()
+    at_work = {name for name, (_, took) in after.items() if took > before.get(name, (0, 0))[1]} - {own}
+    print({after[name][0] - before[own][0] for name in at_work}, after[own][0] - before[own][0])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere niceness belongs to processes")
+def test_threads_of_the_network_stand_back_and_others_do_not() -> None:
+    # In a process of its own, as OpenVINO hands threads of an earlier network on to the next.
+    done = subprocess.run([sys.executable, "-c", STANDING_BACK], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["{3} 0", "{3} 0"]
 
 
 # The gate

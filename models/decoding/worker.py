@@ -29,7 +29,7 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 def run(tasks: Mapping[str, Task], server: int, memory_bytes: int, niceness: int = 0) -> None:
     """Answer until the server closes the line.
 
-    The server is the process with this id; the memory is beyond today's; so many steps stands it back for the server.
+    The server is the process with this id; the memory is beyond today's; `niceness` is how far this one stands back.
     """
     if not end_with(server):
         return

@@ -271,7 +271,7 @@ class Settings(BaseSettings):
             ge=0,
             le=19,
             description="How far decoding and the network stand back for the threads that read requests and write "
-            "answers; 0: not at all.",
+            "answers, on Linux; 0: not at all.",
         ),
     ] = 5
     queue_limit_requests: Annotated[

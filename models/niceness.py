@@ -11,7 +11,7 @@ from contextlib import suppress
 
 
 def stand_back(niceness: int) -> None:
-    """Let this thread, and those that it starts, have less of the processors by so many steps (0 to 19).
+    """Let this thread, and all that it starts, have less of the processors by so many steps (0 to 19).
 
     On Linux only: elsewhere niceness belongs to processes, and all threads of this one would stand back.
     """

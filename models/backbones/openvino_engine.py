@@ -120,8 +120,8 @@ class OpenVinoEngine:
 
     def _compiled(self, names: tuple[str, ...]) -> Any:
         sources = [self._graph.output(name).get_node().input_value(0) for name in names]
-        part = openvino.Model(sources, self._graph.get_parameters(), "backbone")
         try:
+            part = openvino.Model(sources, self._graph.get_parameters(), "backbone")
             # The threads of a network are started when it is compiled, and are as nice as the one that compiles.
             with ThreadPoolExecutor(1, initializer=stand_back, initargs=(self._niceness,)) as compiling:
                 return compiling.submit(core().compile_model, part, DEVICE, self._config).result()

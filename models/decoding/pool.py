@@ -15,6 +15,7 @@ from models.decoding.places import Places
 from models.decoding.tasks import Answer
 from models.decoding.wire import WorkerGone, exchange
 from models.errors import DeadlinePassed, DecoderUnavailable, ImageCrashed, ImageTooSlow
+from models.niceness import stand_back
 
 log = logging.getLogger("oddity.decoding")
 COMMAND = (sys.executable, "-m", "models.decoding.worker")
@@ -41,9 +42,8 @@ class DecodingPool:
     ) -> None:
         """At most so many processes at once; `memory_bytes` is what one may allocate beyond what it starts with.
 
-        `niceness` is how far they stand back for this process.
+        `niceness` is how far they stand back for this process (Linux; elsewhere they do not).
         """
-        self._niceness = niceness
         self._memory_bytes = memory_bytes
         self._limit_s = limit_s
         self._command = tuple(command)
@@ -51,8 +51,11 @@ class DecodingPool:
         self._lock = threading.Lock()
         self._idle: list[_Worker] = []  # the last one used is used next, so that its memory is warm
         self._all: set[_Worker] = set()
-        # The kernel kills a worker when the thread that started it ends, so one that lasts starts them all.
-        self._starter = ThreadPoolExecutor(1, thread_name_prefix="decoders")
+        # The kernel kills a worker when the thread that started it ends, so one that lasts starts them all. They are as
+        # nice as it is.
+        self._starter = ThreadPoolExecutor(
+            1, thread_name_prefix="decoders", initializer=stand_back, initargs=(niceness,)
+        )
         self.lost = 0  # processes that crashed or were killed for taking too long
 
     @property
@@ -116,7 +119,7 @@ class DecodingPool:
                 self._all.discard(worker)
                 worker.end(0)  # it died while it had nothing to do
         try:
-            worker = self._starter.submit(_Worker, self._command, self._memory_bytes, self._niceness).result()
+            worker = self._starter.submit(_Worker, self._command, self._memory_bytes).result()
         except (OSError, RuntimeError) as error:
             raise DecoderUnavailable("No process for decoding can be started at the moment; try again.") from error
         with self._lock:
@@ -143,13 +146,13 @@ class DecodingPool:
 class _Worker:
     """One process and the line to it."""
 
-    def __init__(self, command: Sequence[str], memory_bytes: int, niceness: int) -> None:
+    def __init__(self, command: Sequence[str], memory_bytes: int) -> None:
         self._line, theirs = socket.socketpair()
         with theirs:
             try:
                 # In a process group of its own, so that Ctrl-C reaches the server only.
                 self._process = subprocess.Popen(  # noqa: S603 - our own command line
-                    [*command, str(os.getpid()), str(memory_bytes), str(niceness)],
+                    [*command, str(os.getpid()), str(memory_bytes)],
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     process_group=0,

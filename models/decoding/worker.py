@@ -26,15 +26,10 @@ KEPT_BYTES = 96 * 2**20  # resident; beyond it, what a large image has left is g
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-def run(tasks: Mapping[str, Task], server: int, memory_bytes: int, niceness: int = 0) -> None:
-    """Answer until the server closes the line.
-
-    The server is the process with this id; the memory is beyond today's; `niceness` is how far this one stands back.
-    """
+def run(tasks: Mapping[str, Task], server: int, memory_bytes: int) -> None:
+    """Answer until the server closes the line. It is the process with this id; the memory is beyond today's."""
     if not end_with(server):
         return
-    with suppress(PermissionError):  # of a sandbox
-        os.nice(niceness)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends this one in good order
     limit_memory(memory_bytes)
     with socket.socket(fileno=os.dup(sys.stdin.fileno())) as line, line.makefile("rb") as reader:
@@ -95,4 +90,4 @@ def limit_memory(more_bytes: int) -> None:
 
 
 if __name__ == "__main__":
-    run(TASKS, *map(int, sys.argv[1:]))
+    run(TASKS, int(sys.argv[1]), int(sys.argv[2]))

@@ -46,4 +46,4 @@ def breaking(task: Task) -> Task:
 
 
 if __name__ == "__main__":
-    run({name: breaking(task) for name, task in TASKS.items()}, *map(int, sys.argv[1:]))
+    run({name: breaking(task) for name, task in TASKS.items()}, int(sys.argv[1]), int(sys.argv[2]))

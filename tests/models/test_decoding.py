@@ -193,6 +193,7 @@ def test_the_end_leaves_no_process_and_no_place_for_later_images() -> None:
         decoder.size(png(1))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere niceness belongs to processes")
 def test_decoders_stand_back_for_the_process_that_started_them() -> None:
     own = psutil.Process().nice()
     for niceness in (0, 3):

@@ -4,12 +4,12 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.collections.settings import CollectionSettings
-from app.combining import Combiner
 from app.entries import EntryTable
 from app.entry_columns import ROLES, ImageEntry
 from app.errors import NotFound
@@ -22,6 +22,7 @@ from models.projection import Projection
 
 if TYPE_CHECKING:
     from index import AutoIndex  # loads FAISS, which no start waits for
+    from models.batching import BatchingEmbedder
 
 # No more than a rough guide: sizes of Python objects measured with tracemalloc on CPython 3.11.
 STATE_BYTES = 12_000  # an empty collection: settings, scorer, three indexes, locks
@@ -90,8 +91,8 @@ class CollectionState:
     # Calibration is brought up to date lazily, by readers: one at a time.
     calibrating: threading.Lock = field(default_factory=threading.Lock)
     following: threading.Lock = field(default_factory=threading.Lock)
-    scores: Combiner = field(default_factory=Combiner)  # of requests that come at the same moment
-    searches: Combiner = field(default_factory=Combiner)  # the same
+    # What computed the last vectors to be compared with these, while it is loaded; others may be needed by now.
+    network: "ref[BatchingEmbedder] | None" = None
     cache: dict[Any, Any] = field(default_factory=dict)  # derived from this sequence only; emptied by every change
     # Derived too, but kept over changes: whoever put it there checks that it is still right.
     kept: dict[str, Any] = field(default_factory=dict)

@@ -1,98 +1,95 @@
-"""Callers who ask while another is being answered are answered together next, by one of them.
+"""Callers who ask while others are being answered are answered together next, by one thread.
 
-A search of several queries takes less time than as many searches. Nobody waits for company: who finds nobody at work
-begins at once.
+A look at the record, a search and a turn of a thread take hardly longer for several than for one. Nobody waits for
+company: who finds nobody at work begins at once.
 
 Source: Hendler, Incze, Shavit, Tzafrir, "Flat combining and the synchronization-parallelism tradeoff", SPAA 2010.
 """
 
-import threading
-from collections.abc import Callable, Hashable, Sequence, Sized
-from itertools import accumulate
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 COMBINED_MAX = 64  # tasks of one turn
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+Work = Callable[[list[Any]], Sequence[Any]]
 
 
-def rows_of(several: Sequence[Sized]) -> list[slice]:
-    """Where the rows of each of several arrays lie when they are joined.
-
-    >>> rows_of([[1, 2], [3]])
-    [slice(0, 2, None), slice(2, 3, None)]
-    """
-    ends = list(accumulate(map(len, several)))
-    return list(map(slice, [0, *ends], ends))
-
-
+@dataclass(slots=True, eq=False)
 class _Place:
     """A caller in line."""
 
-    __slots__ = ("failure", "gate", "has_ended", "key", "result", "task")
-
-    def __init__(self, key: Hashable, task: Any) -> None:
-        self.key = key
-        self.task = task
-        self.result: Any = None
-        self.failure: Exception | None = None
-        self.has_ended = False
-        self.gate = threading.Lock()  # held until the task has ended, or it is this caller's turn to work
-        self.gate.acquire()
+    task: Any
+    work: Work
+    answer: asyncio.Future[Any]
+    context: Context = field(default_factory=copy_context)
 
 
 class Combiner:
-    """One line of callers; safe for threads. Work of different lines goes on side by side."""
+    """Lines of callers, one for each key; for one event loop. Work of different keys goes on side by side."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._line: list[_Place] = []
-        self._is_at_work = False
+    def __init__(self, in_thread: Callable[[Callable[[], Any]], Awaitable[Any]]) -> None:
+        """`in_thread` runs what it is given in a thread."""
+        self._in_thread = in_thread
+        self._lines: dict[Hashable, list[_Place]] = {}  # of keys that are at work
+        self._turns: set[asyncio.Task[None]] = set()  # held here: a loop forgets tasks that nobody holds
 
-    def run(self, key: Hashable, task: Task, work: Callable[[list[Task]], Sequence[Result]]) -> Result:
+    async def run(
+        self, key: Hashable, task: Task, work: Callable[[list[Task]], Sequence[Result | Exception]]
+    ) -> Result:
         """What the work returns for this task, begun after this call.
 
         The work gets tasks of equal keys, at most 64, and returns a result for each, in order; of several callers'
-        works any is used. Where it raises, each task is tried alone, so that only the one at fault sees the error.
+        works any is used. An exception among the results is raised for its task. Where the work itself raises, each
+        task is tried alone, so that only the one at fault sees the error.
         """
-        place = _Place(key, task)
-        with self._lock:
-            self._line.append(place)
-            is_first, self._is_at_work = not self._is_at_work, True
-        if not is_first:
-            place.gate.acquire()
-        if not place.has_ended:
-            self._lead(place, work)
-        if place.failure is not None:
-            raise place.failure
-        result: Result = place.result
+        place = _Place(task, work, asyncio.get_running_loop().create_future())
+        line = self._lines.get(key)
+        if line is None:
+            self._lines[key] = []
+            self._begin(key, [place])
+        else:
+            line.append(place)
+        result: Result = await place.answer
         return result
 
-    def _lead(self, own: _Place, work: Callable[[list[Any]], Sequence[Any]]) -> None:
-        with self._lock:
-            alike = [one for one in self._line if one is not own and one.key == own.key]
-            together = [own, *alike[: COMBINED_MAX - 1]]
-            self._line = [one for one in self._line if one not in together]
+    def _begin(self, key: Hashable, together: list[_Place]) -> None:
+        turn = asyncio.get_running_loop().create_task(self._turn(key, together), context=together[0].context)
+        self._turns.add(turn)
+        turn.add_done_callback(self._turns.discard)
+
+    async def _turn(self, key: Hashable, together: list[_Place]) -> None:
         try:
-            _serve(together, work)
-        finally:
-            with self._lock:
-                following = self._line[0] if self._line else None
-                self._is_at_work = following is not None
-            for one in together:
-                one.has_ended = True
-                one.gate.release()
-            if following is not None:
-                following.gate.release()
+            tasks = [one.task for one in together]
+            results = await self._in_thread(partial(_served, together[0].work, tasks))
+        except asyncio.CancelledError:  # the loop ends
+            for one in together + self._lines.pop(key):
+                one.answer.cancel()
+            raise
+        except Exception as error:  # rule-skip: broad-except no thread can be had, and nobody is to wait for ever
+            results = [error] * len(together)
+        for place, result in zip(together, results, strict=True):
+            if place.answer.done():  # who waited has left
+                continue
+            if isinstance(result, Exception):
+                place.answer.set_exception(result)
+            else:
+                place.answer.set_result(result)
+        line = [one for one in self._lines.pop(key) if not one.answer.done()]
+        if line:
+            self._lines[key] = line[COMBINED_MAX:]
+            self._begin(key, line[:COMBINED_MAX])
 
 
-def _serve(places: list[_Place], work: Callable[[list[Any]], Sequence[Any]]) -> None:
+def _served(work: Work, tasks: list[Any]) -> list[Any]:
+    """A result or an exception for each."""
     try:
-        for place, result in zip(places, work([one.task for one in places]), strict=True):
-            place.result = result
+        results = list(work(tasks))
+        assert len(results) == len(tasks)
+        return results
     except Exception as error:  # rule-skip: broad-except it goes to the caller whose task it is
-        if len(places) == 1:
-            places[0].failure = error
-            return
-        for place in places:
-            _serve([place], work)
+        return [error] if len(tasks) == 1 else [one for task in tasks for one in _served(work, [task])]

@@ -1,10 +1,12 @@
 """Names that endpoints use to receive what they need."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request
 from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute
 
 from app.access.caller import Caller
 from app.access.gate import CALLER, Doorkeepers
@@ -51,7 +53,7 @@ async def refuse_unknown_parameters(request: Request) -> None:
     Paths that read their own body check form fields and query together, and are left to do so.
     """
     route = request.scope.get("route")
-    if not isinstance(route, APIRoute) or "requestBody" in (route.openapi_extra or {}):
+    if not isinstance(route, APIRoute) or reads_its_body(route):
         return
     known = {parameter.alias for parameter in route.dependant.query_params}
     for name in request.query_params:
@@ -59,6 +61,25 @@ async def refuse_unknown_parameters(request: Request) -> None:
             raise Invalid(f"`{name}`: is not a parameter of this path.", "invalid")
 
 
+def reads_its_body(route: BaseRoute) -> bool:
+    """Whether a path reads its own body, and says for itself what that holds."""
+    return isinstance(route, APIRoute) and "requestBody" in (route.openapi_extra or {})
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the paths that are asked most often need; each dependency of its own would cost every request some time."""
+
+    core: Core
+    slots: Slots
+
+
+async def _parts(request: Request) -> Parts:
+    state = request.app.state
+    return Parts(state.core, state.slots)
+
+
+PartsDependency = Annotated[Parts, Depends(_parts)]
 CoreDependency = Annotated[Core, Depends(of_application("core"))]
 SlotsDependency = Annotated[Slots, Depends(of_application("slots"))]
 ProbesDependency = Annotated[Slots, Depends(of_application("probes"))]  # they answer while the other slots are taken

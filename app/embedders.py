@@ -209,6 +209,13 @@ class Embedders:
         with stage("decode"):
             return [one(images[0])] if len(images) == 1 else list(self._decoders.map(one, images))
 
+    async def prepare_async(self, embedder: Embedder, image: bytes) -> PreparedImage:
+        """One image decoded and preprocessed, while the event loop goes on. Raises as `prepare_one`."""
+        with stage("decode"):
+            wait_s = remaining_s(self._deadline_s)
+            square = await self.decoder.square_async(image, embedder.identity.preprocessing, wait_s=wait_s)
+            return embedder.prepared(square)
+
     def prepare_one(self, embedder: Embedder, image: bytes) -> PreparedImage:
         """One image decoded and preprocessed. Raises InputError, DeadlinePassed, DecoderUnavailable."""
         (prepared,) = self.prepare(embedder, [image])
@@ -220,6 +227,11 @@ class Embedders:
         """The network's vectors (n, width) of prepared images, batched together with other requests'."""
         with stage("embed"):
             return embedder.submit(list(prepared), deadline_s=remaining_s(self._deadline_s))
+
+    async def embed_async(self, embedder: BatchingEmbedder, prepared: Sequence[PreparedImage]) -> NDArray[np.float32]:
+        """The same, while the event loop goes on."""
+        with stage("embed"):
+            return await embedder.submit_async(list(prepared), deadline_s=remaining_s(self._deadline_s))
 
     def images_waiting(self) -> int:
         """Images that wait for a network."""

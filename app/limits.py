@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
+from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
 from typing import Any, TypeVar
@@ -12,6 +12,7 @@ import anyio
 import anyio.to_thread
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.combining import Combiner, Task
 from app.errors import Busy, TooSlow
 from app.observe import stage
 
@@ -37,6 +38,7 @@ class Slots:
         self._deadline_s = deadline_s
         self._places = working + waiting
         self._taken = 0
+        self._combiner = Combiner(self.in_thread)
         self._refused, self._refusing_since = 0, 0.0  # in the second that began then
         self.is_ending = False  # nobody is to wait any more for what may come later
 
@@ -52,6 +54,12 @@ class Slots:
 
     async def run(self, work: Callable[..., Result], *arguments: Any, **named: Any) -> Result:
         """The result of `work(*arguments, **named)`, computed in a thread. Raises Busy: line full or slow."""
+        async with self.place():
+            return await self.in_thread(partial(work, *arguments, **named))
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """A place among those who are worked on, for work that waits more than it computes. Raises Busy as `run`."""
         if self._taken >= self._places:
             await self._hold_back()
             raise Busy("Too many requests are waiting; try again shortly.")
@@ -65,11 +73,24 @@ class Slots:
             if not is_working:
                 raise Busy("The request stood in line until its time was up; try again shortly.", "deadline_passed")
             _deadline.set(deadline)
-            return await anyio.to_thread.run_sync(partial(work, *arguments, **named), limiter=self._threads)
+            yield
         finally:
             if is_working:
                 self._limiter.release_on_behalf_of(place)
             self._taken -= 1
+
+    async def in_thread(self, work: Callable[[], Result]) -> Result:
+        """The result of the work, computed in a thread; for those who have a place."""
+        return await anyio.to_thread.run_sync(work, limiter=self._threads)
+
+    async def together(
+        self, key: Hashable, task: Task, work: Callable[[list[Task]], Sequence[Result | Exception]]
+    ) -> Result:
+        """What the work returns for this task; those who ask under one key meanwhile are next, in one thread.
+
+        For those who have a place. As `app.combining` does it.
+        """
+        return await self._combiner.run(key, task, work)
 
     async def _hold_back(self) -> None:
         """Keep a refusal for a moment where it is one of many."""
@@ -123,8 +144,9 @@ class BodyDeadline:
             allowed = self.wait_s + size / RATE_BYTES
             began = time.monotonic()
             message: Message | None = None
-            with anyio.move_on_after(allowed - waited):
-                message = await receive()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(allowed - waited):
+                    message = await receive()
             waited += time.monotonic() - began
             if message is None:
                 raise TooSlow(f"The body must arrive within {allowed:.0f} s; {size} bytes of it did.")

@@ -27,7 +27,7 @@ from app.compat.endpoints import router as compat_router
 from app.compat.problems import LookoutProblems
 from app.core import Core
 from app.db.engine import Database
-from app.dependencies import refuse_unknown_parameters
+from app.dependencies import reads_its_body, refuse_unknown_parameters
 from app.drift.counting import PValueCounts
 from app.drift.endpoints import router as drift_router
 from app.drift.watch import DriftWatch
@@ -268,7 +268,6 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
         lifespan=lifespan,
         docs_url=None,  # ours, without a network: see app.page
         redoc_url=None,
-        dependencies=[Depends(refuse_unknown_parameters)],
         # The framework's own spans would carry query strings and the sentences of errors; see app.observe for ours.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
@@ -286,7 +285,8 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
     app.add_middleware(BodyDeadline, wait_s=settings.body_wait_s)
     app.mount("/static", PageFiles(packages=[("app", "static")]), name="static")
     for router in ROUTERS:
-        app.include_router(router)
+        reads_itself = all(map(reads_its_body, router.routes))
+        app.include_router(router, dependencies=[] if reads_itself else [Depends(refuse_unknown_parameters)])
     _join_routes(app)
     return app
 

@@ -22,6 +22,7 @@ from app.errors import Busy, NotFound
 from app.indexing.files import IndexFiles
 from app.observe import stage
 from app.replay import catch_up, expected_bytes, load, must_reload
+from models.batching import BatchingEmbedder
 from models.errors import StateDamaged
 
 __all__ = ["CollectionState", "CompressedBank", "GroupEntry", "ImageEntry", "Shelf", "image_key"]
@@ -110,6 +111,15 @@ class Shelf:
         """A state of the caller's own, as the record has the collection now; nobody else sees it. Raises NotFound."""
         with self._database.read() as session:
             return load(session, require(session, name), self._files)
+
+    def network_of(self, name: str) -> BatchingEmbedder | None:
+        """What computed the last vectors to be compared with a collection's, where both are in memory.
+
+        Nothing is read, so that an event loop may ask; another may be needed by now.
+        """
+        with self._lock:
+            state = self._states.get(name)
+        return None if state is None or state.network is None else state.network()
 
     def close(self) -> None:
         """Wait for states that are being renewed; none is begun any more."""

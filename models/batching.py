@@ -10,6 +10,7 @@ What a caller gets never depends on whom it met: rows of one padded batch do not
 batch that fails is repeated request by request, so that only the one at fault sees the error.
 """
 
+import asyncio
 import math
 import threading
 import time
@@ -21,6 +22,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from models.awaited import Awaited
 from models.backbones.embedder import Embedder, PreparedImage, padded_size
 from models.backbones.engine import BATCH_MAX
 from models.errors import DeadlinePassed, ParameterInvalid, QueueFull
@@ -39,6 +41,7 @@ class Ticket:
         self.taken = 0  # images handed to the worker so far
         self.failure: BaseException | None = None
         self.has_ended = False
+        self.told: Callable[[], object] | None = None  # called once, when it has ended
         self._gate = threading.Lock()  # held until then: an Event takes several times as long to set and to wait for
         self._gate.acquire()
 
@@ -67,12 +70,25 @@ class Ticket:
         """Leave the queue; nothing happens where the vectors are already there."""
         self._owner.withdraw(self)
 
+    async def result_async(self) -> NDArray[np.float32]:
+        """`result` for an event loop, which goes on meanwhile. Who is cancelled gives the images up. Raises as that."""
+        ended = Awaited()
+        try:
+            if self._owner.is_to_be_told(self, ended.tell) and not await ended.wait(self._owner.remaining_s(self)):
+                self.cancel()
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+        return self.result()
+
     def end(self, failure: BaseException | None = None) -> None:
         """Let go whoever waits; of two ends the first counts. With the owner's lock held."""
         if not self.has_ended:
             self.failure = failure
             self.has_ended = True
             self._gate.release()
+            if self.told is not None:
+                self.told()
 
 
 class BatchingEmbedder:
@@ -125,6 +141,12 @@ class BatchingEmbedder:
         """
         return self.enqueue(prepared, deadline_s).result()
 
+    async def submit_async(
+        self, prepared: Sequence[PreparedImage], deadline_s: float | None = None
+    ) -> NDArray[np.float32]:
+        """`submit` for an event loop, which goes on meanwhile. Raises as that; who is cancelled leaves the queue."""
+        return await self.enqueue(prepared, deadline_s).result_async()
+
     def enqueue(self, prepared: Sequence[PreparedImage], deadline_s: float | None = None) -> Ticket:
         """A ticket for the images, accepted at once or refused at once.
 
@@ -163,6 +185,12 @@ class BatchingEmbedder:
     def remaining_s(self, ticket: Ticket) -> float | None:
         """Seconds until the ticket's deadline, at least 0; None where it has none."""
         return None if ticket.deadline is None else max(0.0, ticket.deadline - self._clock())
+
+    def is_to_be_told(self, ticket: Ticket, told: Callable[[], object]) -> bool:
+        """Whether the ticket has not ended yet; then it tells when it has."""
+        with self._changed:
+            ticket.told = told
+            return not ticket.has_ended
 
     def withdraw(self, ticket: Ticket) -> None:
         """Take a ticket out of the queue; its result() raises DeadlinePassed, unless it has already ended."""

@@ -1,10 +1,14 @@
 """POST /v1/collections/{c}/anomaly."""
 
+from functools import partial
+from typing import Any
+
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
+from app.ahead import embed_ahead
 from app.bodies import parse, read_body
-from app.dependencies import CoreDependency, SlotsDependency
+from app.dependencies import PartsDependency
 from app.names import CollectionName
 from app.openapi import images_body
 from app.scoring import service
@@ -58,11 +62,17 @@ EXAMPLE = {
         ids="JSON list of stored images to score instead of files.",
     ),
 )
-async def score_images(
-    c: CollectionName, request: Request, core: CoreDependency, slots: SlotsDependency
-) -> JSONResponse:
+async def score_images(c: CollectionName, request: Request, parts: PartsDependency) -> JSONResponse:
     """Score images against the normal images of the collection: does this belong?"""
+    core, slots = parts.core, parts.slots
     body = await read_body(request, core.settings)
     parameters = parse(ScoreParameters, body.parameters)
-    answer, status = await slots.run(service.score_images, core, c, body.uploads, parameters)
+    async with slots.place():
+        found: tuple[dict[str, Any], int] | None = None
+        if service.may_go_together(parameters) and (image := await embed_ahead(core, c, body.uploads)) is not None:
+            work = partial(service.score_together, core, c, parameters)
+            found = await slots.together(("anomaly", c, parameters), image, work)
+        if found is None:
+            found = await slots.in_thread(partial(service.score_images, core, c, body.uploads, parameters))
+    answer, status = found
     return JSONResponse(answer, status_code=status)

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
+from weakref import ref
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.ahead import Ahead
 from app.bodies import Upload
 from app.core import Core
 from app.errors import Invalid, NotFound, item_problem
@@ -53,6 +55,7 @@ def vectors_of(core: Core, state: CollectionState, uploads: Sequence[Upload], id
         vectors = as_given(core, state, [entry.pk for entry in entries if entry is not None], vectors)
         return Vectors(vectors, places, problems, entries, [])
     embedder = core.embedders.of(state)
+    state.network = ref(embedder.network)
     prepared = core.embedders.prepare(embedder.embedder, [upload.data for upload in uploads])
     good = []
     for place, image in enumerate(prepared):
@@ -65,6 +68,20 @@ def vectors_of(core: Core, state: CollectionState, uploads: Sequence[Upload], id
     if good:
         vectors = embedder.projected(core.embedders.embed(embedder.network, good))
     return Vectors(vectors, places, problems, [None] * len(good), good)
+
+
+def joined(core: Core, state: CollectionState, several: Sequence[Ahead]) -> Vectors | None:
+    """Images of several requests as if one had sent them; None where the collection needs another network by now."""
+    embedder = core.embedders.of(state)
+    state.network = ref(embedder.network)
+    if any(one.network is not embedder.network for one in several):
+        return None
+    places = [place for place, one in enumerate(several) if one.problem is None]
+    problems = {place: one.problem for place, one in enumerate(several) if one.problem is not None}
+    vectors = np.empty((0, state.width), np.float32)
+    if places:
+        vectors = embedder.projected(np.concatenate([several[place].vectors for place in places]))
+    return Vectors(vectors, places, problems, [None] * len(places), [])
 
 
 def as_given(

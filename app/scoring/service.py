@@ -1,41 +1,27 @@
 """Scoring images against a collection's bank."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.ahead import Ahead
 from app.bodies import Upload
-from app.combining import rows_of
-from app.compressed import CompressedScorer, scorer_of
+from app.compressed import scorer_of
 from app.core import Core
 from app.errors import Invalid
 from app.observe import stage
 from app.scoring.fitted import fit_of, score_with_fit
-from app.scoring.images import Vectors, show_calibration, show_neighbours, vectors_of
+from app.scoring.images import Vectors, joined, show_calibration, show_neighbours, vectors_of
 from app.scoring.noting import note_answer
 from app.scoring.schemas import ScoreParameters
 from app.shelf import CollectionState
 from models.judging import Calibration, anomalous, benjamini_hochberg, make_calibration, p_values
-from models.methods.dn2 import CalibrationScores, DN2Scores, LiveDN2
+from models.methods.dn2 import CalibrationScores
 
 BORDERS_KEPT = 16  # of one k: callers who ask at many rates do not fill the memory
-TOGETHER_IMAGES = 16  # of a request, at most, that is scored together with others: a large one would hold them up
 LIVE_SCORER = "dn2"  # follows the bank as it changes; every other scorer is fitted by a job
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """What a request asks of the scorer, whose state it holds."""
-
-    scorer: LiveDN2 | CompressedScorer
-    vectors: NDArray[np.float32]
-    k: int
-    neighbours: int
-    exclude: NDArray[np.int64] | None
-    scores_of_normals: NDArray[np.float64]
 
 
 def score_images(
@@ -63,6 +49,29 @@ def score_images(
     return answer, status
 
 
+def score_together(
+    core: Core, name: str, parameters: ScoreParameters, several: list[Ahead]
+) -> list[tuple[dict[str, Any], int] | None]:
+    """What `score_images` answers to each of several requests of one image with the same parameters.
+
+    None where the collection needs another network by now. For requests that `may_go_together`.
+    """
+    state = core.shelf.get(name)
+    images = joined(core, state, several)
+    if images is None:
+        return [None] * len(several)
+    answer, _ = score_live(state, images, parameters)
+    note_answer(core, state, answer)
+    results = answer.pop("results")
+    return [({**answer, "results": [one]}, 207 if "problem" in one else 200) for one in results]
+
+
+def may_go_together(parameters: ScoreParameters) -> bool:
+    """Whether an answer depends on nothing but image and bank, so that others may be scored with it."""
+    is_alone = parameters.heatmap or parameters.control != "none" or parameters.after is not None
+    return parameters.scorer == LIVE_SCORER and parameters.ids is None and not is_alone
+
+
 def score_live(state: CollectionState, images: Vectors, parameters: ScoreParameters) -> tuple[dict[str, Any], int]:
     """The same by the scorer that follows the bank."""
     with state.lock.read():
@@ -81,12 +90,8 @@ def score_live(state: CollectionState, images: Vectors, parameters: ScoreParamet
             if any(images.stored):
                 exclude = np.array([-1 if one is None else one.pk for one in images.stored], np.int64)
             with stage("score"):
-                asked = _Asked(scorer, images.vectors, k, shown, exclude, scores_of_normals)
-                if exclude is None and len(images.places) <= TOGETHER_IMAGES:
-                    alike = (id(scorer), k, shown, id(scores_of_normals))
-                    found, ranks = state.scores.run(alike, asked, _scored_together)
-                else:
-                    found, ranks = _scored(asked)
+                found = scorer.score(images.vectors, k=k, neighbours=shown, exclude=exclude)
+                ranks = p_values(found.score, scores_of_normals, is_ascending=True)
             p = ranks if calibration.n else None
             verdicts = anomalous(found.score, calibration)
             flagged = None
@@ -114,21 +119,6 @@ def score_live(state: CollectionState, images: Vectors, parameters: ScoreParamet
             "results": results,
         }
     return answer, 207 if images.problems else 200
-
-
-def _scored(asked: _Asked) -> tuple[DN2Scores, NDArray[np.float64]]:
-    """The scores, and their p-values among the scores of normal images."""
-    found = asked.scorer.score(asked.vectors, k=asked.k, neighbours=asked.neighbours, exclude=asked.exclude)
-    return found, p_values(found.score, asked.scores_of_normals, is_ascending=True)
-
-
-def _scored_together(several: list[_Asked]) -> list[tuple[DN2Scores, NDArray[np.float64]]]:
-    """The same for requests that differ in their images alone, none of them stored ones; no request changes another."""
-    if len(several) == 1:
-        return [_scored(several[0])]
-    vectors = [one.vectors for one in several]
-    found, ranks = _scored(replace(several[0], vectors=np.concatenate(vectors)))
-    return [(found.part(rows), ranks[rows]) for rows in rows_of(vectors)]
 
 
 def _border(

@@ -1,10 +1,14 @@
 """POST /v1/collections/{c}/query."""
 
+from functools import partial
+from typing import Any
+
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
+from app.ahead import embed_ahead
 from app.bodies import parse, read_body
-from app.dependencies import CoreDependency, SlotsDependency
+from app.dependencies import PartsDependency
 from app.names import CollectionName
 from app.openapi import images_body
 from app.search import service
@@ -41,9 +45,20 @@ EXAMPLE = {
         exact="true to search exhaustively.",
     ),
 )
-async def query(c: CollectionName, request: Request, core: CoreDependency, slots: SlotsDependency) -> JSONResponse:
+async def query(c: CollectionName, request: Request, parts: PartsDependency) -> JSONResponse:
     """The nearest images: what looks like this?"""
+    core, slots = parts.core, parts.slots
     body = await read_body(request, core.settings)
     parameters = parse(QueryParameters, body.parameters)
-    answer, status = await slots.run(service.query, core, c, body.uploads, parameters)
+    async with slots.place():
+        found: tuple[dict[str, Any], int] | None = None
+        alike = service.together_key(body.uploads, parameters)
+        if alike is not None:
+            image = await embed_ahead(core, c, body.uploads)
+            if image is not None or not body.uploads:
+                work = partial(service.query_together, core, c)
+                found = await slots.together(("query", c, alike), (parameters, image), work)
+        if found is None:
+            found = await slots.in_thread(partial(service.query, core, c, body.uploads, parameters))
+    answer, status = found
     return JSONResponse(answer, status_code=status)

@@ -1,25 +1,24 @@
 """Nearest images of a collection, by image, stored id, vector or examples, under a metadata filter."""
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.ahead import Ahead
 from app.bodies import Upload
-from app.combining import rows_of
 from app.core import Core
-from app.errors import Invalid
+from app.errors import Invalid, ServiceError
 from app.observe import stage
-from app.scoring.images import show_neighbours, vectors_of
+from app.scoring.images import joined, show_neighbours, vectors_of
 from app.search.filters import parse_filter
 from app.search.schemas import QueryParameters
 from app.shelf import CollectionState
 from index import Neighbours
 
 RESULTS_MAX = 100_000  # of all queries of a request together
-TOGETHER_RESULTS = 2048  # of a request, at most, that is searched together with others: a large one would hold them up
+TOGETHER_RESULTS = 128  # of a request, at most, that is searched together with others: a large one would hold them up
 
 
 def query(core: Core, name: str, uploads: Sequence[Upload], parameters: QueryParameters) -> tuple[dict[str, Any], int]:
@@ -52,31 +51,81 @@ def query(core: Core, name: str, uploads: Sequence[Upload], parameters: QueryPar
         margin = max((len(one) for one in left_out), default=0)
         if len(vectors):
             with stage("search"):
-                k, is_exact = parameters.k + margin, parameters.exact
-                if allowed is None and k * len(vectors) <= TOGETHER_RESULTS:
-                    work = partial(_nearest_together, state, k, is_exact)
-                    nearest = state.searches.run((k, is_exact), vectors, work)
-                else:
-                    nearest = state.nearest(vectors, k, allowed, is_exact=is_exact)
+                nearest = state.nearest(vectors, parameters.k + margin, allowed, is_exact=parameters.exact)
             for row, place in enumerate(places):
                 results[place] = _shown(state, nearest, row, left_out[row], parameters)
-        answer = {
-            "fingerprint": state.fingerprint,
-            "weights": state.weights,
-            "metric": state.settings.metric,
-            "sequence": state.sequence,
-            "exact": parameters.exact or state.is_exact,
-            "results": results,
-        }
+        answer = _answer(state, parameters, results)
     return answer, 207 if problems else 200
 
 
-def _nearest_together(
-    state: CollectionState, k: int, is_exact: bool, several: list[NDArray[np.float32]]
-) -> list[Neighbours]:
-    """The nearest of several requests' vectors, searched at once; no request changes another's answer."""
-    found = state.nearest(several[0] if len(several) == 1 else np.concatenate(several), k, is_exact=is_exact)
-    return [found.part(rows) for rows in rows_of(several)]
+def together_key(uploads: Sequence[Upload], parameters: QueryParameters) -> Hashable | None:
+    """What requests that can be answered by one search have in common; None for one that is answered alone.
+
+    These are of one query each, without a filter, and look for as many: in an approximate search that alone is enough
+    to change what is found.
+    """
+    queries = (*uploads, *filter(None, (parameters.id, parameters.vector, parameters.positive)))
+    is_alone = parameters.ids or parameters.vectors or parameters.filter is not None or parameters.after is not None
+    if len(queries) != 1 or is_alone or (parameters.negative and not parameters.positive):
+        return None
+    k = _searched(parameters)
+    return None if k > TOGETHER_RESULTS else (k, parameters.exact, bool(uploads))
+
+
+def query_together(
+    core: Core, name: str, several: list[tuple[QueryParameters, Ahead | None]]
+) -> list[tuple[dict[str, Any], int] | ServiceError | None]:
+    """What `query` answers to each of several requests with one `together_key`, or the error that it raises.
+
+    None where the collection needs another network by now for an image that was sent.
+    """
+    state = core.shelf.get(name)
+    sent = [image for _, image in several if image is not None]
+    images = joined(core, state, sent) if sent else None
+    if sent and images is None:
+        return [None] * len(several)
+    answers: list[tuple[dict[str, Any], int] | ServiceError | None] = [None] * len(several)
+    with state.lock.read():
+        rows: list[tuple[int, set[int]]] = []  # for each vector, the request that it belongs to, and what to leave out
+        vectors: list[NDArray[np.float32]] = []
+        if images is not None:
+            vectors.append(state.dn2.prepared(images.vectors))
+            rows += [(place, set()) for place in images.places]
+            for place, fault in images.problems.items():
+                answers[place] = _answer(state, several[place][0], [{"problem": fault}]), 207
+        else:
+            for place, (parameters, _) in enumerate(several):
+                try:
+                    found, left_out = _vectors(state, parameters)
+                except ServiceError as error:
+                    answers[place] = error
+                    continue
+                vectors.append(found)
+                rows += [(place, one) for one in left_out]
+        if rows:
+            first = several[0][0]
+            with stage("search"):
+                nearest = state.nearest(np.concatenate(vectors), _searched(first), is_exact=first.exact)
+            for row, (place, own) in enumerate(rows):
+                parameters = several[place][0]
+                answers[place] = _answer(state, parameters, [_shown(state, nearest, row, own, parameters)]), 200
+    return answers
+
+
+def _searched(parameters: QueryParameters) -> int:
+    """How many images one query without ids has to find, so that enough remain without those it was made from."""
+    return parameters.k + len({*(parameters.positive or ()), *(parameters.negative or ())} | {parameters.id} - {None})
+
+
+def _answer(state: CollectionState, parameters: QueryParameters, results: list[Any]) -> dict[str, Any]:
+    return {
+        "fingerprint": state.fingerprint,
+        "weights": state.weights,
+        "metric": state.settings.metric,
+        "sequence": state.sequence,
+        "exact": parameters.exact or state.is_exact,
+        "results": results,
+    }
 
 
 def _exactly_one(uploads: Sequence[Upload], parameters: QueryParameters) -> None:

@@ -1,5 +1,6 @@
 """The one way from stored or sent bytes to what the service makes of them, in worker processes or in threads."""
 
+import asyncio
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -43,14 +44,15 @@ class Decoder:
 
     def square(self, data: bytes, preprocessing: Preprocessing, *, wait_s: float = 60.0) -> Square:
         """The square that a network with this preprocessing reads."""
-        side = preprocessing.image_size
-        parameters = {
-            "image_size": side,
-            "fit": preprocessing.fit,
-            "interpolation": preprocessing.interpolation,
-        }
-        facts, body = self._run("square", data, parameters, wait_s)
-        return Square(levels=np.frombuffer(body, np.uint8).reshape(side, side, 3), **facts)
+        return _square(*self._run("square", data, _square_parameters(preprocessing), wait_s), preprocessing.image_size)
+
+    async def square_async(self, data: bytes, preprocessing: Preprocessing, *, wait_s: float = 60.0) -> Square:
+        """`square` for an event loop, which goes on meanwhile: in a process or else in a thread."""
+        if self.pool is None:
+            return await asyncio.to_thread(self.square, data, preprocessing, wait_s=wait_s)
+        question, body_max = self._question("square", _square_parameters(preprocessing))
+        answer = await self.pool.run_async(question, data, body_max=body_max, wait_s=wait_s)
+        return _square(*_unless_refused(answer), preprocessing.image_size)
 
     def size(self, data: bytes, *, wait_s: float = 60.0) -> tuple[int, int]:
         """Width and height of the upright image."""
@@ -91,10 +93,30 @@ class Decoder:
     def _run(self, task: str, data: bytes, parameters: dict[str, Any], wait_s: float) -> Answer:
         if self.pool is None:
             return TASKS[task](data, self.limits, parameters)
-        question = {"task": task, "limits": self._limits, "parameters": parameters}
+        question, body_max = self._question(task, parameters)
+        return _unless_refused(self.pool.run(question, data, body_max=body_max, wait_s=wait_s))
+
+    def _question(self, task: str, parameters: dict[str, Any]) -> tuple[dict[str, Any], int]:
+        """What a process is asked, and how many bytes its answer may have."""
         body_max = 2**20 + 4 * parameters.get("image_size", 0) ** 2 + BYTES_A_PIXEL * self.limits.pixels_max
-        facts, body = self.pool.run(question, data, body_max=body_max, wait_s=wait_s)
-        if "error" in facts:
-            kind: type[InputError] = REFUSALS[facts["error"]]
-            raise kind(facts["detail"])
-        return facts, body
+        return {"task": task, "limits": self._limits, "parameters": parameters}, body_max
+
+
+def _unless_refused(answer: Answer) -> Answer:
+    facts, _ = answer
+    if "error" in facts:
+        kind: type[InputError] = REFUSALS[facts["error"]]
+        raise kind(facts["detail"])
+    return answer
+
+
+def _square_parameters(preprocessing: Preprocessing) -> dict[str, Any]:
+    return {
+        "image_size": preprocessing.image_size,
+        "fit": preprocessing.fit,
+        "interpolation": preprocessing.interpolation,
+    }
+
+
+def _square(facts: dict[str, Any], body: bytes, side: int) -> Square:
+    return Square(levels=np.frombuffer(body, np.uint8).reshape(side, side, 3), **facts)

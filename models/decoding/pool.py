@@ -1,5 +1,6 @@
 """The server's side of the decoding workers: one image to one process at a time, a new process for each lost one."""
 
+import asyncio
 import logging
 import os
 import socket
@@ -13,7 +14,7 @@ from typing import Any
 
 from models.decoding.places import Places
 from models.decoding.tasks import Answer
-from models.decoding.wire import WorkerGone, exchange
+from models.decoding.wire import WorkerGone, exchange, exchange_async
 from models.errors import DeadlinePassed, DecoderUnavailable, ImageCrashed, ImageTooSlow
 from models.niceness import stand_back
 
@@ -56,6 +57,7 @@ class DecodingPool:
         self._starter = ThreadPoolExecutor(
             1, thread_name_prefix="decoders", initializer=stand_back, initargs=(niceness,)
         )
+        self._exchanges: set[asyncio.Task[Answer]] = set()  # held here: a loop forgets tasks that nobody holds
         self.lost = 0  # processes that crashed or were killed for taking too long
 
     @property
@@ -74,29 +76,68 @@ class DecodingPool:
             DecoderUnavailable: no process can be started.
         """
         if not self._places.acquire(wait_s):
-            raise DeadlinePassed("No decoder was free before the request's time was up; try again shortly.")
+            raise _nobody_free()
         try:
             for turn in range(TRIES):
-                worker = self._worker(is_new=turn > 0)
+                worker = self._idle_worker() if turn == 0 else None
+                if worker is None:
+                    worker = self._new_worker()
                 is_kept = False
                 try:
                     answer = worker.ask((question, data), self._limit_s, body_max)
                     is_kept = True
                     return answer
                 except TimeoutError as error:
-                    raise ImageTooSlow(
-                        f"`image` must be decoded within {self._limit_s:g} s; got {len(data)} bytes that take longer."
-                    ) from error
+                    raise self._too_slow(data) from error
                 except WorkerGone:
                     continue
                 finally:
                     self._after(worker, is_kept=is_kept)
         finally:
             self._places.release()
-        raise ImageCrashed(
-            f"`image` must be one that decodes; got {len(data)} bytes that end the process which decodes them. Save it "
-            "again with another program."
-        )
+        raise _crashed(data)
+
+    async def run_async(self, question: dict[str, Any], data: bytes, *, body_max: int, wait_s: float) -> Answer:
+        """`run` for an event loop, which goes on meanwhile. Raises as `run`.
+
+        Who is cancelled leaves the line; a process that has the image already finishes it, for itself.
+        """
+        if not await self._places.acquire_async(wait_s):
+            raise _nobody_free()
+        asking = asyncio.create_task(self._asked(question, data, body_max))
+        self._exchanges.add(asking)
+        asking.add_done_callback(self._has_ended)
+        return await asyncio.shield(asking)
+
+    async def _asked(self, question: dict[str, Any], data: bytes, body_max: int) -> Answer:
+        try:
+            for turn in range(TRIES):
+                worker = self._idle_worker() if turn == 0 else None
+                if worker is None:
+                    worker = await asyncio.to_thread(self._new_worker)
+                is_kept = False
+                try:
+                    answer = await exchange_async(worker.line, (question, data), self._limit_s, body_max)
+                    is_kept = True
+                    return answer
+                except TimeoutError as error:
+                    raise self._too_slow(data) from error
+                except WorkerGone:
+                    continue
+                finally:
+                    if is_kept:
+                        self._after(worker, is_kept=True)
+                    else:  # which waits for the end of the process
+                        with suppress(RuntimeError):  # all of them are being ended
+                            self._starter.submit(self._after, worker, is_kept=False)
+        finally:
+            self._places.release()
+        raise _crashed(data)
+
+    def _has_ended(self, asking: asyncio.Task[Answer]) -> None:
+        self._exchanges.discard(asking)
+        if not asking.cancelled():
+            asking.exception()  # has been seen, also where nobody waits for it any more
 
     def close(self) -> None:
         """End all processes."""
@@ -110,14 +151,17 @@ class DecodingPool:
             worker.end(END_S)
         self._starter.shutdown()
 
-    def _worker(self, *, is_new: bool) -> "_Worker":
+    def _idle_worker(self) -> "_Worker | None":
         with self._lock:
-            while self._idle and not is_new:
+            while self._idle:
                 worker = self._idle.pop()
                 if worker.is_alive():
                     return worker
                 self._all.discard(worker)
                 worker.end(0)  # it died while it had nothing to do
+        return None
+
+    def _new_worker(self) -> "_Worker":
         try:
             worker = self._starter.submit(_Worker, self._command, self._memory_bytes).result()
         except (OSError, RuntimeError) as error:
@@ -142,12 +186,28 @@ class DecodingPool:
         if not is_kept:
             log.warning("a decoding process ended with code %s; it is replaced", code)
 
+    def _too_slow(self, data: bytes) -> ImageTooSlow:
+        return ImageTooSlow(
+            f"`image` must be decoded within {self._limit_s:g} s; got {len(data)} bytes that take longer."
+        )
+
+
+def _nobody_free() -> DeadlinePassed:
+    return DeadlinePassed("No decoder was free before the request's time was up; try again shortly.")
+
+
+def _crashed(data: bytes) -> ImageCrashed:
+    return ImageCrashed(
+        f"`image` must be one that decodes; got {len(data)} bytes that end the process which decodes them. Save it "
+        "again with another program."
+    )
+
 
 class _Worker:
     """One process and the line to it."""
 
     def __init__(self, command: Sequence[str], memory_bytes: int) -> None:
-        self._line, theirs = socket.socketpair()
+        self.line, theirs = socket.socketpair()
         with theirs:
             try:
                 # In a process group of its own, so that Ctrl-C reaches the server only.
@@ -158,7 +218,7 @@ class _Worker:
                     process_group=0,
                 )
             except OSError:
-                self._line.close()
+                self.line.close()
                 raise
 
     @property
@@ -169,11 +229,11 @@ class _Worker:
         return self._process.poll() is None
 
     def ask(self, question: tuple[dict[str, Any], bytes] | None, limit_s: float, body_max: int) -> Answer:
-        return exchange(self._line, question, limit_s, body_max)
+        return exchange(self.line, question, limit_s, body_max)
 
     def hang_up(self) -> None:
         with suppress(OSError):
-            self._line.shutdown(socket.SHUT_RDWR)
+            self.line.shutdown(socket.SHUT_RDWR)
 
     def end(self, wait_s: float) -> int:
         """Its exit code; killed when it has not ended by then."""
@@ -184,4 +244,4 @@ class _Worker:
             self._process.kill()
             return self._process.wait()
         finally:
-            self._line.close()
+            self.line.close()

@@ -1,11 +1,15 @@
 """Messages between a server and its decoding workers: facts as JSON, then bytes. Nothing that is read can run code."""
 
+import asyncio
 import json
 import socket
 import struct
 import time
+from collections.abc import Callable, Generator
 from io import BufferedReader
 from typing import Any
+
+from models.awaited import Awaited
 
 HEAD = struct.Struct("<IQ")  # bytes of the facts, bytes of the body
 FACTS_MAX = 2**16
@@ -47,48 +51,92 @@ def exchange(
         WorkerGone: the other end closed, or sent no message, or one that is larger than `body_max`.
     """
     until = time.monotonic() + limit_s
+    reading = _reading(body_max)
     try:
-        if question is not None:
-            for part in packed(*question):
-                _send(line, part, until)
-        incoming = _Incoming(line, until)
-        facts_bytes, body_bytes = HEAD.unpack(incoming.take(HEAD.size))
-        if facts_bytes > FACTS_MAX or body_bytes > body_max:
-            raise WorkerGone(f"an answer of {facts_bytes} and {body_bytes} bytes")
-        answer = json.loads(incoming.take(facts_bytes))
-        if not isinstance(answer, dict):
-            raise WorkerGone("an answer that is no object")
-        return answer, incoming.take(body_bytes)
+        for part in () if question is None else packed(*question):
+            left = memoryview(part)
+            while left:
+                _limit(line, socket.SO_SNDTIMEO, until)
+                left = left[line.send(left[:SENT_BYTES]) :]
+        wanted = next(reading)
+        while True:
+            _limit(line, socket.SO_RCVTIMEO, until)
+            wanted = reading.send(line.recv(wanted))
+    except StopIteration as whole:
+        return _answer(whole.value)
     except BlockingIOError as error:  # how the kernel says that a limit has passed
         raise TimeoutError from error
-    except (ConnectionError, ValueError) as error:
+    except ConnectionError as error:
         raise WorkerGone(str(error)) from error
 
 
-def _send(line: socket.socket, message: bytes, until: float) -> None:
-    left = memoryview(message)
-    while left:
-        _limit(line, socket.SO_SNDTIMEO, until)
-        left = left[line.send(left[:SENT_BYTES]) :]
+async def exchange_async(
+    line: socket.socket, question: tuple[dict[str, Any], bytes], limit_s: float, body_max: int
+) -> tuple[dict[str, Any], bytes]:
+    """`exchange` for an event loop, which goes on meanwhile. Who is cancelled leaves an answer on its way."""
+    loop = asyncio.get_running_loop()
+    reading = _reading(body_max)
+    try:
+        async with asyncio.timeout(limit_s):
+            for part in packed(*question):
+                left = memoryview(part)
+                while left:
+                    try:
+                        left = left[line.send(left[:SENT_BYTES], socket.MSG_DONTWAIT) :]
+                    except BlockingIOError:
+                        await _ready(line, loop.add_writer, loop.remove_writer)
+            wanted = next(reading)
+            while True:
+                await _ready(line, loop.add_reader, loop.remove_reader)
+                try:
+                    wanted = reading.send(line.recv(wanted, socket.MSG_DONTWAIT))
+                except BlockingIOError:  # it was said to be ready and is not: systems may
+                    continue
+    except StopIteration as whole:
+        return _answer(whole.value)
+    except ConnectionError as error:
+        raise WorkerGone(str(error)) from error
+    finally:
+        line.setblocking(True)  # for `exchange`: some event loops leave what they have watched without
 
 
-class _Incoming:
-    """What comes from the other end, taken in parts of any size."""
+async def _ready(line: socket.socket, add: Callable[..., None], remove: Callable[[socket.socket], bool]) -> None:
+    ready = Awaited()
+    add(line, ready.settle)
+    try:
+        await ready.wait()
+    finally:
+        remove(line)
 
-    def __init__(self, line: socket.socket, until: float) -> None:
-        self._line, self._until = line, until
-        self._held = bytearray()
 
-    def take(self, size: int) -> bytes:
-        while len(self._held) < size:
-            _limit(self._line, socket.SO_RCVTIMEO, self._until)
-            part = self._line.recv(max(PIECE_BYTES, min(size - len(self._held), JOINED_BYTES)))
-            if not part:
-                raise WorkerGone("closed")
-            self._held += part
-        taken = bytes(self._held[:size])
-        del self._held[:size]
-        return taken
+def _reading(body_max: int) -> Generator[int, bytes, tuple[bytes, bytes]]:
+    """Asks for so many bytes at most, is sent those that came, and returns facts and body once they are whole."""
+    held = bytearray()
+    wanted = HEAD.size
+    body_from: int | None = None
+    while len(held) < wanted:
+        part = yield max(PIECE_BYTES, min(wanted - len(held), JOINED_BYTES))
+        if not part:
+            raise WorkerGone("closed")
+        held += part
+        if body_from is None and len(held) >= HEAD.size:
+            facts_bytes, body_bytes = HEAD.unpack_from(held)
+            if facts_bytes > FACTS_MAX or body_bytes > body_max:
+                raise WorkerGone(f"an answer of {facts_bytes} and {body_bytes} bytes")
+            body_from = HEAD.size + facts_bytes
+            wanted = body_from + body_bytes
+    with memoryview(held) as whole:
+        return bytes(whole[HEAD.size : body_from]), bytes(whole[body_from:wanted])
+
+
+def _answer(said: tuple[bytes, bytes]) -> tuple[dict[str, Any], bytes]:
+    try:
+        facts = json.loads(said[0])
+    except ValueError as error:
+        raise WorkerGone(str(error)) from error
+    if not isinstance(facts, dict):
+        raise WorkerGone("an answer that is no object")
+    return facts, said[1]
 
 
 def _limit(line: socket.socket, which: int, until: float) -> None:

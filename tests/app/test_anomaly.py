@@ -3,9 +3,12 @@
 import base64
 import io
 import json
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from sqlalchemy import select
 from starlette.testclient import TestClient
 
 from app.db.tables import ImageRow, VectorRow
+from app.embedders import Embedders
 from app.main import create_app
 from app.settings import Settings
 from models.methods.dn2 import DN2Scores, LiveDN2
@@ -128,25 +132,66 @@ def test_a_score_never_depends_on_batch_mates_or_on_load(bank: TestClient, metri
 def test_requests_that_meet_are_scored_together_and_answered_as_alone(
     bank: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = [QUERIES[0:1], *([one] for one in QUERIES[1:5]), QUERIES[5:9]]
-    alone = [ask(bank, "cosine", *images)["results"] for images in asked]
-    state, sizes, score = core_of(bank).shelf.get("cosine"), [], LiveDN2.score
+    asked = [*QUERIES[0:3], b"no image", *QUERIES[3:5]]
+    alone = [ask(bank, "cosine", image, status=207 if image == b"no image" else 200) for image in asked]
+    combiner, sizes, score = bank.app.state.slots._combiner, [], LiveDN2.score
 
     def held(self: LiveDN2, vectors: np.ndarray, **given: object) -> DN2Scores:
         sizes.append(len(vectors))
-        while len(sizes) == 1 and len(state.scores._line) < len(asked) - 1:
+        while len(sizes) == 1 and max(map(len, list(combiner._lines.values()))) < len(asked):
             time.sleep(0.001)  # until the others stand in line
         return score(self, vectors, **given)
 
     monkeypatch.setattr(LiveDN2, "score", held)
+    path = "/v1/collections/cosine/anomaly"
+    first = threading.Thread(target=ask, args=(bank, "cosine", QUERIES[5]))
+    first.start()
+    while not sizes:
+        time.sleep(0.001)
     with ThreadPoolExecutor(len(asked)) as threads:
-        together = list(threads.map(lambda images: ask(bank, "cosine", *images)["results"], asked))
-    assert sizes[0] in (1, 4) and sum(sizes) == 9 and len(sizes) == 2
+        together = list(threads.map(lambda image: bank.post(path, files=files(image)), asked))
+    first.join()
+    assert sizes == [1, 5], "the bad one has no vector"
     for several, one_by_one in zip(together, alone, strict=True):
-        for one, other in zip(several, one_by_one, strict=True):
+        found, expected = several.json(), one_by_one
+        one, other = found.pop("results")[0], expected.pop("results")[0]
+        assert found == expected
+        assert several.status_code == (207 if "problem" in one else 200)
+        assert one.get("problem") == other.get("problem")
+        if "problem" not in one:
             assert one["score"] == pytest.approx(other["score"], rel=1e-5)  # the network's batches differ
             assert one["p_value"] == other["p_value"]
             assert [near["id"] for near in one["neighbours"]] == [near["id"] for near in other["neighbours"]]
+
+
+def test_no_thread_waits_for_the_vector_of_a_small_image(bank: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = ask(bank, "l2", QUERIES[0])
+    by_thread, prepare = [], Embedders.prepare
+
+    def noted(self: Embedders, *given: object) -> object:
+        by_thread.append(True)
+        return prepare(self, *given)
+
+    monkeypatch.setattr(Embedders, "prepare", noted)
+    assert ask(bank, "l2", QUERIES[0]) == wanted and not by_thread
+    # One that takes the event loop too long does go to a thread, and gets the same answer.
+    for limit in ("BYTES_MAX", "SIDE_MAX"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"app.ahead.{limit}", 1)
+            assert ask(bank, "l2", QUERIES[0]) == wanted and len(by_thread) == 1
+        by_thread.clear()
+
+
+def test_a_collection_that_needs_another_network_by_now_is_answered_by_that(bank: TestClient) -> None:
+    wanted = ask(bank, "l2", QUERIES[0])
+    core = core_of(bank)
+    state, right = core.shelf.get("l2"), core.shelf.network_of("l2")
+    assert right is not None
+    other = core.embedders.get(replace(core.embedders.specification(state.embedding), image_size=48))
+    assert other is not right
+    state.network = ref(other)
+    assert ask(bank, "l2", QUERIES[0]) == wanted
+    assert core.shelf.network_of("l2") is right, "and known the next time"
 
 
 def test_results_keep_the_order_of_the_files_and_a_bad_file_has_its_problem_in_place(bank: TestClient) -> None:

@@ -1,13 +1,16 @@
 """Callers answered together: each gets its own answer, of work that began after it came."""
 
+import asyncio
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 
 import pytest
 
 from app.combining import COMBINED_MAX, Combiner
 
 WAIT_S = 30.0
+caller: ContextVar[int] = ContextVar("caller")
 
 
 class Held:
@@ -25,84 +28,166 @@ class Held:
         return [10 * number for number in numbers]
 
 
-def in_line(combiner: Combiner, callers: int) -> None:
-    """Return when so many stand in line."""
-    deadline = threading.Event()
-    for _ in range(int(100 * WAIT_S)):
-        if len(combiner._line) == callers:
-            return
-        deadline.wait(0.01)
-    raise AssertionError(f"{len(combiner._line)} of {callers} came")
+def run(test: Callable[[Combiner], Awaitable[None]]) -> None:
+    """The test on an event loop; nothing is left of its lines."""
+
+    async def whole() -> None:
+        combiner = Combiner(asyncio.to_thread)
+        await asyncio.wait_for(test(combiner), WAIT_S)
+        await asyncio.sleep(0)
+        assert not combiner._lines and not combiner._turns
+
+    asyncio.run(whole())
 
 
-def held_first(combiner: Combiner, held: Held, threads: ThreadPoolExecutor) -> object:
-    first = threads.submit(combiner.run, "a", 0, held.work)
-    assert held.began.wait(WAIT_S)
+async def held_first(combiner: Combiner, held: Held) -> asyncio.Task[int]:
+    first = asyncio.create_task(combiner.run("a", 0, held.work))
+    await asyncio.to_thread(held.began.wait, WAIT_S)
     return first
 
 
+async def in_line(*coming: Awaitable[int]) -> list[asyncio.Task[int]]:
+    """Tasks that stand in line."""
+    tasks = [asyncio.ensure_future(one) for one in coming]
+    await asyncio.sleep(0)
+    return tasks
+
+
 def test_those_who_come_meanwhile_are_answered_together() -> None:
-    combiner, held = Combiner(), Held()
-    with ThreadPoolExecutor(20) as threads:
-        first = held_first(combiner, held, threads)
-        others = [threads.submit(combiner.run, "a", number, held.work) for number in range(1, 11)]
-        in_line(combiner, 10)
+    async def test(combiner: Combiner) -> None:
+        held = Held()
+        first = await held_first(combiner, held)
+        others = await in_line(*(combiner.run("a", number, held.work) for number in range(1, 11)))
         held.may_go_on.set()
-        assert [one.result(WAIT_S) for one in (first, *others)] == [10 * number for number in range(11)]
-    assert [sorted(turn) for turn in held.turns] == [[0], list(range(1, 11))]
+        assert await asyncio.gather(first, *others) == [10 * number for number in range(11)]
+        assert held.turns == [[0], list(range(1, 11))]
+
+    run(test)
 
 
-def test_what_differs_in_its_key_is_not_mixed_and_nobody_is_forgotten() -> None:
-    combiner, held = Combiner(), Held()
-    with ThreadPoolExecutor(20) as threads:
-        held_first(combiner, held, threads)
-        others = [threads.submit(combiner.run, "ab"[number % 2], number, held.work) for number in range(1, 11)]
-        in_line(combiner, 10)
+def test_what_differs_in_its_key_is_not_mixed_and_does_not_wait() -> None:
+    async def test(combiner: Combiner) -> None:
+        held, other = Held(), Held()
+        first = await held_first(combiner, held)
+        others = await in_line(*(combiner.run("a", number, held.work) for number in (2, 4)))
+        other.may_go_on.set()
+        assert await combiner.run("b", 1, other.work) == 10, "while the first stands still"
         held.may_go_on.set()
-        assert [one.result(WAIT_S) for one in others] == [10 * number for number in range(1, 11)]
-    assert {tuple(sorted(turn)) for turn in held.turns} == {(0,), (1, 3, 5, 7, 9), (2, 4, 6, 8, 10)}
+        assert await asyncio.gather(first, *others) == [0, 20, 40]
+        assert (held.turns, other.turns) == ([[0], [2, 4]], [[1]])
+
+    run(test)
 
 
 def test_one_turn_takes_no_more_than_its_most() -> None:
-    combiner, held = Combiner(), Held()
-    with ThreadPoolExecutor(COMBINED_MAX + 10) as threads:
-        held_first(combiner, held, threads)
-        others = [threads.submit(combiner.run, "a", number, held.work) for number in range(COMBINED_MAX + 5)]
-        in_line(combiner, COMBINED_MAX + 5)
+    async def test(combiner: Combiner) -> None:
+        held = Held()
+        await held_first(combiner, held)
+        others = await in_line(*(combiner.run("a", number, held.work) for number in range(COMBINED_MAX + 5)))
         held.may_go_on.set()
-        assert [one.result(WAIT_S) for one in others] == [10 * number for number in range(COMBINED_MAX + 5)]
-    assert [len(turn) for turn in held.turns] == [1, COMBINED_MAX, 5]
+        assert await asyncio.gather(*others) == [10 * number for number in range(COMBINED_MAX + 5)]
+        assert [len(turn) for turn in held.turns] == [1, COMBINED_MAX, 5]
+
+    run(test)
 
 
 def test_only_the_one_at_fault_sees_the_error() -> None:
-    combiner, held = Combiner(), Held()
-
     def strict(numbers: list[int]) -> list[int]:
         if 3 in numbers:
             raise ValueError(f"three is among {len(numbers)}")
         return [10 * number for number in numbers]
 
-    with ThreadPoolExecutor(20) as threads:
-        held_first(combiner, held, threads)
-        others = {number: threads.submit(combiner.run, "a", number, strict) for number in range(1, 6)}
-        in_line(combiner, 5)
+    def lenient(numbers: list[int]) -> list[int | Exception]:
+        return [ValueError("three is among 1") if number == 3 else 10 * number for number in numbers]
+
+    async def test(combiner: Combiner) -> None:
+        for work in (strict, lenient):
+            held = Held()
+            await held_first(combiner, held)
+            others = await in_line(*(combiner.run("a", number, work) for number in range(1, 6)))
+            held.may_go_on.set()
+            with pytest.raises(ValueError, match="three is among 1"):
+                await others.pop(2)
+            assert await asyncio.gather(*others) == [10, 20, 40, 50]
+        assert await combiner.run("a", 7, strict) == 70, "and the line goes on"
+
+    run(test)
+
+
+def test_who_leaves_is_not_worked_for_and_holds_nobody_up() -> None:
+    async def test(combiner: Combiner) -> None:
+        held = Held()
+        first = await held_first(combiner, held)
+        gone, stays = await in_line(*(combiner.run("a", number, held.work) for number in (1, 2)))
+        gone.cancel()
+        first.cancel()
+        await asyncio.wait([gone, first])
         held.may_go_on.set()
-        with pytest.raises(ValueError, match="three is among 1"):
-            others.pop(3).result(WAIT_S)
-        assert {number: one.result(WAIT_S) for number, one in others.items()} == {n: 10 * n for n in (1, 2, 4, 5)}
-    assert combiner.run("a", 7, strict) == 70, "and the line goes on"
+        assert await stays == 20
+        assert held.turns == [[0], [2]]
+
+    run(test)
 
 
-def test_many_threads_get_their_own_answers() -> None:
-    combiner = Combiner()
+def test_a_turn_runs_as_the_first_of_those_it_is_for() -> None:
+    async def test(combiner: Combiner) -> None:
+        held = Held()
+        await held_first(combiner, held)
 
+        async def ask(number: int) -> int:
+            caller.set(number)
+            return await combiner.run("a", number, lambda numbers: [caller.get()] * len(numbers))
+
+        others = await in_line(ask(5), ask(6))
+        held.may_go_on.set()
+        assert await asyncio.gather(*others) == [5, 5]
+
+    run(test)
+
+
+def test_where_no_thread_can_be_had_everybody_is_told() -> None:
+    async def none(_work: Callable[[], object]) -> object:
+        raise RuntimeError("can't start new thread")
+
+    async def test() -> None:
+        combiner = Combiner(none)
+        asking = [combiner.run("a", number, lambda numbers: numbers) for number in range(3)]
+        found = await asyncio.gather(*asking, return_exceptions=True)
+        assert [str(one) for one in found] == ["can't start new thread"] * 3
+
+    asyncio.run(asyncio.wait_for(test(), WAIT_S))
+
+
+def test_an_end_of_the_loop_leaves_nobody_waiting() -> None:
+    combiner, held, ended = Combiner(asyncio.to_thread), Held(), []
+
+    async def test() -> None:
+        async def ask(number: int) -> None:
+            try:
+                await combiner.run("a", number, held.work)
+            except asyncio.CancelledError:
+                ended.append(number)
+                raise
+
+        asking = [asyncio.create_task(ask(number)) for number in range(3)]
+        await asyncio.to_thread(held.began.wait, WAIT_S)
+        threading.Timer(0.05, held.may_go_on.set).start()
+        del asking
+
+    asyncio.run(test())
+    assert sorted(ended) == [0, 1, 2] and not combiner._lines
+
+
+def test_many_get_their_own_answers() -> None:
     def doubled(numbers: list[int]) -> list[int]:
         return [2 * number for number in numbers]
 
-    def caller(start: int) -> bool:
-        numbers = range(start, start + 200)
-        return [combiner.run(number % 3, number, doubled) for number in numbers] == [2 * one for one in numbers]
+    async def test(combiner: Combiner) -> None:
+        async def ask(start: int) -> bool:
+            return all(
+                [await combiner.run(number % 3, number, doubled) == 2 * number for number in range(start, start + 200)]
+            )
 
-    with ThreadPoolExecutor(16) as threads:
-        assert all(threads.map(caller, range(0, 16_000, 1000)))
-    assert not combiner._line and not combiner._is_at_work
+        assert all(await asyncio.gather(*(ask(1000 * number) for number in range(16))))
+
+    run(test)

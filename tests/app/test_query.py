@@ -2,6 +2,7 @@
 
 import base64
 import json
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,6 @@ from app.db.tables import ImageRow, VectorRow
 from app.main import create_app
 from app.settings import Settings
 from index import Neighbours
-from tests.app.working import core_of
 from tests.conftest import add, png
 from tests.contract.problem_shape import problem_of
 
@@ -81,22 +81,40 @@ def test_requests_that_meet_are_searched_together_and_answered_as_alone(
     bank: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [row.tolist() for row in stored(bank).values()]
-    asked = [{"vectors": rows[:3]}, {"vector": rows[3]}, {"id": "n04"}, {"vector": rows[5]}, {"ids": ["n06", "d1"]}]
-    alone = [ask(bank, k=3, **one)["results"] for one in asked]
-    state, sizes, nearest = core_of(bank).shelf.get("l2"), [], CollectionState.nearest
+    asked = [
+        {"vector": rows[3]},
+        {"vector": rows[5], "max_distance": 0.2},
+        {"id": "n04", "k": 2},
+        {"id": "nobody", "k": 2},
+        {"id": "d1", "k": 2},
+        {"positive": ["n01", "n02"], "negative": ["d1"]},
+        {"vectors": rows[:3]},
+        {"ids": ["n06", "d1"]},
+    ]
+    alone = [bank.post("/v1/collections/l2/query", json={"k": 3, **one}) for one in asked]
+    assert [one.status_code for one in alone] == [200, 200, 200, 404, 200, 200, 200, 200]
+    combiner, sizes, nearest = bank.app.state.slots._combiner, [], CollectionState.nearest
 
     def held(self: CollectionState, vectors: np.ndarray, *given: object, **named: object) -> Neighbours:
         sizes.append(len(vectors))
-        while len(sizes) == 1 and len(state.searches._line) < len(asked) - 1:
-            time.sleep(0.001)  # until the others stand in line
+        if len(sizes) == 1:
+            while max(map(len, list(combiner._lines.values()))) < 5:
+                time.sleep(0.001)  # until those who look for three stand in line
         return nearest(self, vectors, *given, **named)
 
     monkeypatch.setattr(CollectionState, "nearest", held)
+    first = threading.Thread(target=ask, args=(bank,), kwargs={"k": 3, "vector": rows[0]})
+    first.start()
+    while not sizes:
+        time.sleep(0.001)
     with ThreadPoolExecutor(len(asked)) as threads:
-        together = list(threads.map(lambda one: ask(bank, k=3, **one)["results"], asked))
-    assert together == alone
-    # One, then those who ask for as many neighbours: of a stored image one more is fetched, itself.
-    assert len(sizes) == 3 and sum(sizes) == 8
+        together = list(threads.map(lambda one: bank.post("/v1/collections/l2/query", json={"k": 3, **one}), asked))
+    first.join()
+    for one, other in zip(together, alone, strict=True):
+        assert one.status_code == other.status_code
+        assert one.json() == other.json() or one.json()["code"] == "image_unknown"
+    # Two vectors and two stored images look for three, the examples for six, and the last two come by themselves.
+    assert sizes[0] == 1 and sorted(sizes[1:]) == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -1,5 +1,6 @@
 """Coalescing across threads: everybody gets exactly their own vectors, and nobody waits for or suffers from another."""
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -257,6 +258,74 @@ def test_a_cancelled_request_leaves_the_queue(make: Make, network: NumberEmbedde
         held.result()
     assert batching.submit([image(2)]).tolist() == expected([2])
     assert network.batches == [[0], [2]]
+
+
+def test_an_event_loop_goes_on_while_it_waits(make: Make, network: NumberEmbedder) -> None:
+    batching = make()
+
+    async def run() -> list[np.ndarray]:
+        network.gate.clear()
+        waiting = [asyncio.create_task(batching.submit_async([image(n), image(n + 0.25)])) for n in range(5)]
+        await asyncio.sleep(0)
+        assert not any(one.done() for one in waiting)
+        network.gate.set()
+        return await asyncio.gather(*waiting)
+
+    for number, rows in enumerate(asyncio.run(asyncio.wait_for(run(), PATIENCE_S))):
+        assert rows.tolist() == expected([number, number + 0.25])
+
+
+def test_what_ended_before_an_event_loop_asked_is_told_at_once(make: Make) -> None:
+    ticket = make().enqueue([image(3)])
+    ticket.result()
+    assert asyncio.run(ticket.result_async()).tolist() == expected([3])
+
+
+def test_an_event_loop_hears_of_errors_deadlines_and_full_queues(make: Make, network: NumberEmbedder) -> None:
+    batching = make(queue_images_max=2)
+    with pytest.raises(Boom):
+        asyncio.run(batching.submit_async([image(-1)]))
+    first = busy(batching, network)
+    with pytest.raises(DeadlinePassed):
+        asyncio.run(batching.submit_async([image(1)], 0.01))
+    assert batching.images_waiting() == 0
+    batching.enqueue([image(1), image(2)])
+    with pytest.raises(QueueFull):
+        asyncio.run(batching.submit_async([image(3)]))
+    network.gate.set()
+    first.result()
+
+
+def test_a_cancelled_task_leaves_the_queue(make: Make, network: NumberEmbedder) -> None:
+    batching = make()
+    first = busy(batching, network)
+
+    async def run() -> None:
+        waiting = asyncio.create_task(batching.submit_async([image(7)]))
+        while not batching.images_waiting():
+            await asyncio.sleep(0.001)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert waiting.cancelled()
+
+    asyncio.run(asyncio.wait_for(run(), PATIENCE_S))
+    assert batching.images_waiting() == 0
+    network.gate.set()
+    first.result()
+    assert [7.0] not in network.batches
+
+
+def test_an_event_loop_that_has_ended_does_not_stop_the_network(make: Make, network: NumberEmbedder) -> None:
+    batching = make()
+    first = busy(batching, network)
+    ticket = batching.enqueue([image(7)])
+    loop = asyncio.new_event_loop()
+    waiting = loop.create_task(ticket.result_async())
+    loop.run_until_complete(asyncio.sleep(0))
+    waiting._log_destroy_pending = False  # type: ignore[attr-defined]  # it is to be left behind
+    loop.close()
+    network.gate.set()
+    assert first.result().tolist() and batching.submit([image(8)]).tolist() == expected([8])
 
 
 def test_cancelling_what_is_finished_changes_nothing(make: Make) -> None:

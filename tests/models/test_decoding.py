@@ -1,5 +1,6 @@
 """Decoding in processes: the same bits as in a thread, and whatever an image does, it does to itself."""
 
+import asyncio
 import io
 import os
 import signal
@@ -70,6 +71,10 @@ def test_the_bits_are_those_of_a_thread(decoder: Decoder, name: str, fit: str) -
     here, data = Decoder(LIMITS), PICTURES[name]
     for preprocessing in (Preprocessing(32, fit), Preprocessing(224, fit, "bicubic")):
         one, other = decoder.square(data, preprocessing), here.square(data, preprocessing)
+        for awaited in (decoder, here):
+            found = asyncio.run(awaited.square_async(data, preprocessing))
+            np.testing.assert_array_equal(found.levels, other.levels)
+            assert (found.width, found.height, found.format) == (other.width, other.height, other.format)
         np.testing.assert_array_equal(one.levels, other.levels)
         assert (one.width, one.height, one.format) == (other.width, other.height, other.format)
     assert decoder.size(data) == here.size(data) == (other.width, other.height)
@@ -85,7 +90,9 @@ def test_refusals_are_the_same(decoder: Decoder) -> None:
             decoder.square(data, SQUARE)
         with pytest.raises(ImageUnreadable) as here:
             Decoder(LIMITS).square(data, SQUARE)
-        assert str(there.value) == str(here.value)
+        with pytest.raises(ImageUnreadable) as awaited:
+            asyncio.run(decoder.square_async(data, SQUARE))
+        assert str(there.value) == str(here.value) == str(awaited.value)
     small = Decoder(ImageLimits(pixels_max=100), decoder.pool)
     with pytest.raises(ImageTooLarge, match="at most 100 pixels"):
         small.size(PICTURES["png"])
@@ -110,8 +117,70 @@ def test_a_crash_costs_its_image_only(decoder: Decoder, fault: str) -> None:
     assert len(decoder.pool.pids) <= 2
 
 
-def test_an_image_whose_process_died_by_chance_is_tried_again(decoder: Decoder, tmp_path) -> None:
-    assert decoder.size(marked(png(1), f"once:{tmp_path / 'was here'}")) == (32, 32)
+@pytest.mark.parametrize("fault", ["abort", "segfault"])
+def test_while_an_event_loop_goes_on_a_crash_costs_its_image_only(decoder: Decoder, fault: str) -> None:
+    assert decoder.pool is not None
+    good, lost = png(1), decoder.pool.lost
+    images = [good, marked(good, fault), *[good] * 6]
+
+    async def run() -> list[object]:
+        return await asyncio.gather(*(decoder.square_async(one, SQUARE) for one in images), return_exceptions=True)
+
+    found = asyncio.run(run())
+    assert isinstance(found.pop(1), ImageCrashed)
+    wanted = decoder.square(good, SQUARE).levels
+    for one in found:
+        np.testing.assert_array_equal(one.levels, wanted)  # type: ignore[attr-defined]
+    decoder.pool._starter.submit(int).result()  # by then the lost ones have been seen to
+    assert decoder.pool.lost == lost + 2 and len(decoder.pool.pids) <= 2
+
+
+def test_a_caller_who_leaves_costs_neither_a_process_nor_a_place(decoder: Decoder) -> None:
+    assert decoder.pool is not None
+    decoder.size(png(1))
+    lost, large = decoder.pool.lost, encoded("JPEG", size=(3000, 2000))
+
+    async def run() -> None:
+        for _ in range(3):
+            leaving = [asyncio.create_task(decoder.square_async(large, SQUARE)) for _ in range(5)]
+            await asyncio.sleep(0.01)  # two are being decoded, the others stand in line
+            for one in leaving:
+                one.cancel()
+            await asyncio.wait(leaving)
+            assert all(one.cancelled() for one in leaving)
+        assert (await decoder.square_async(large, SQUARE)).width == 3000
+        while decoder.pool._exchanges:
+            await asyncio.sleep(0.001)
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+    assert decoder.pool.lost == lost
+    assert decoder.pool._places.acquire(0) and decoder.pool._places.acquire(0)
+    decoder.pool._places.release()
+    decoder.pool._places.release()
+
+
+def test_an_event_loop_that_ends_takes_the_process_it_waited_for_along() -> None:
+    pool = DecodingPool(1, MEMORY, 60, COMMAND)
+    decoder = Decoder(LIMITS, pool)
+    decoder.size(png(1))
+    (pid,) = pool.pids
+
+    async def run() -> None:
+        asking = asyncio.create_task(decoder.square_async(marked(png(1), "sleep"), SQUARE))
+        await asyncio.sleep(0.05)
+        assert not asking.done()
+
+    asyncio.run(run())
+    assert decoder.size(png(1)) == (32, 32)  # in another, and at once
+    assert pid not in pool.pids and pool.lost == 1
+    decoder.close()
+
+
+@pytest.mark.parametrize("is_awaited", [False, True])
+def test_an_image_whose_process_died_by_chance_is_tried_again(decoder: Decoder, tmp_path, is_awaited: bool) -> None:
+    once = marked(png(1), f"once:{tmp_path / 'was here'}")
+    found = asyncio.run(decoder.square_async(once, SQUARE)) if is_awaited else decoder.square(once, SQUARE)
+    assert (found.width, found.height) == (32, 32)
     assert (tmp_path / "was here").exists()
 
 
@@ -150,12 +219,15 @@ def test_what_a_large_image_took_is_given_back() -> None:
     assert after < KEPT_BYTES < before
 
 
-def test_what_does_not_end_is_ended() -> None:
+@pytest.mark.parametrize("is_awaited", [False, True])
+def test_what_does_not_end_is_ended(is_awaited: bool) -> None:
     pool = DecodingPool(1, MEMORY, 0.3, COMMAND)
     decoder = Decoder(LIMITS, pool)
+    endless = marked(png(1), "sleep")
     try:
         with pytest.raises(ImageTooSlow, match=r"within 0\.3 s"):
-            decoder.size(marked(png(1), "sleep"))
+            asyncio.run(decoder.square_async(endless, SQUARE)) if is_awaited else decoder.square(endless, SQUARE)
+        pool._starter.submit(int).result()
         assert pool.pids == [] and pool.lost == 1
     finally:
         decoder.close()
@@ -170,6 +242,8 @@ def test_who_finds_no_free_process_is_told_to_come_again() -> None:
             time.sleep(0.01)
         with pytest.raises(DeadlinePassed):
             decoder.size(png(1), wait_s=0.05)
+        with pytest.raises(DeadlinePassed):
+            asyncio.run(decoder.square_async(png(1), SQUARE, wait_s=0.05))
         assert isinstance(stuck.exception(), ImageTooSlow)
     decoder.close()
 
@@ -179,6 +253,8 @@ def test_processes_that_do_not_start_are_no_fault_of_the_image(command: tuple[st
     decoder = Decoder(LIMITS, DecodingPool(1, MEMORY, 60, command))
     with pytest.raises(DecoderUnavailable):
         decoder.size(png(1))
+    with pytest.raises(DecoderUnavailable):
+        asyncio.run(decoder.square_async(png(1), SQUARE))
     decoder.close()
 
 
@@ -191,6 +267,8 @@ def test_the_end_leaves_no_process_and_no_place_for_later_images() -> None:
     assert not psutil.pid_exists(pid)
     with pytest.raises(DecoderUnavailable):
         decoder.size(png(1))
+    with pytest.raises(DecoderUnavailable):
+        asyncio.run(decoder.square_async(png(1), SQUARE))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere niceness belongs to processes")

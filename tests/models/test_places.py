@@ -1,5 +1,6 @@
 """Places that are given in the order in which they were asked for."""
 
+import asyncio
 import random
 import threading
 import time
@@ -95,3 +96,56 @@ def test_places_are_neither_lost_nor_given_twice() -> None:
     assert most == 2
     assert refused > 0
     assert [places.acquire(0) for _ in range(3)] == [True, True, False]
+
+
+def test_tasks_and_threads_stand_in_one_line() -> None:
+    places, order = Places(1), []
+    assert places.acquire(0)
+
+    async def take(number: int) -> None:
+        assert await places.acquire_async(PATIENCE_S)
+        order.append(number)
+        places.release()
+
+    def take_in_thread(number: int) -> None:
+        assert places.acquire(PATIENCE_S)
+        order.append(number)
+        places.release()
+
+    async def run() -> None:
+        taking = []
+        for number in range(6):
+            coming = asyncio.to_thread(take_in_thread, number) if number % 2 else take(number)
+            taking.append(asyncio.create_task(coming))
+            while places.waiting != number + 1:
+                await asyncio.sleep(0.001)
+        places.release()
+        await asyncio.gather(*taking)
+
+    asyncio.run(asyncio.wait_for(run(), PATIENCE_S))
+    assert order == list(range(6))
+    assert places.acquire(0)
+
+
+def test_a_task_that_gave_up_or_was_cancelled_keeps_no_place() -> None:
+    places = Places(1)
+
+    async def run() -> None:
+        assert await places.acquire_async(0)
+        assert not await places.acquire_async(0.01)
+        waiting = asyncio.create_task(places.acquire_async(PATIENCE_S))
+        await asyncio.sleep(0)
+        assert places.waiting == 1
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert waiting.cancelled() and places.waiting == 0
+        # Given in the moment in which it is cancelled: the next one has it.
+        late = asyncio.create_task(places.acquire_async(PATIENCE_S))
+        await asyncio.sleep(0)
+        places.release()
+        late.cancel()
+        await asyncio.wait([late])
+        assert late.cancelled()
+
+    asyncio.run(asyncio.wait_for(run(), PATIENCE_S))
+    assert [places.acquire(0) for _ in range(2)] == [True, False]

@@ -1,16 +1,31 @@
 """models/decoding/wire.py: whole answers from any parts, and an end to patience."""
 
+import asyncio
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import pytest
+import uvloop
 
-from models.decoding.wire import JOINED_BYTES, WorkerGone, exchange, packed, read_message
+from models.decoding.wire import JOINED_BYTES, WorkerGone, exchange, exchange_async, packed, read_message
 
 QUESTION = ({"task": "square"}, b"picture")
+Exchange = Callable[..., tuple[dict[str, Any], bytes]]
+
+
+def in_asyncio(*given: Any) -> tuple[dict[str, Any], bytes]:
+    return asyncio.run(exchange_async(*given))
+
+
+def in_uvloop(*given: Any) -> tuple[dict[str, Any], bytes]:
+    return uvloop.run(exchange_async(*given))
+
+
+each_way = pytest.mark.parametrize("exchanged", [exchange, in_asyncio, in_uvloop])
 
 
 @contextmanager
@@ -32,8 +47,9 @@ def other_end(act: Callable[[socket.socket], None]) -> Iterator[socket.socket]:
         thread.join()
 
 
+@each_way
 @pytest.mark.parametrize("size", [0, 1, 5000, JOINED_BYTES, JOINED_BYTES + 1, 3 * JOINED_BYTES])
-def test_question_and_answer_arrive_whole(size: int) -> None:
+def test_question_and_answer_arrive_whole(size: int, exchanged: Exchange) -> None:
     def echo(line: socket.socket) -> None:
         with line.makefile("rb") as reader:
             message = read_message(reader)
@@ -43,20 +59,43 @@ def test_question_and_answer_arrive_whole(size: int) -> None:
 
     body = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
     with other_end(echo) as line:
-        assert exchange(line, ({"n": size}, body), 20.0, size) == ({"n": size}, body)
+        assert exchanged(line, ({"n": size}, body), 20.0, size) == ({"n": size}, body)
 
 
-def test_crumbs_are_put_together() -> None:
+@each_way
+def test_crumbs_are_put_together(exchanged: Exchange) -> None:
     def crumbs(line: socket.socket) -> None:
+        line.recv(1000)
         for byte in b"".join(packed({"ready": 7}, b"abc")):
             line.sendall(bytes([byte]))
 
     with other_end(crumbs) as line:
-        assert exchange(line, None, 20.0, 10) == ({"ready": 7}, b"abc")
+        assert exchanged(line, QUESTION, 20.0, 10) == ({"ready": 7}, b"abc")
 
 
+def test_what_is_said_unasked_is_heard() -> None:
+    with other_end(lambda line: line.sendall(b"".join(packed({"ready": 7}, b"")))) as line:
+        assert exchange(line, None, 20.0, 0) == ({"ready": 7}, b"")
+
+
+@pytest.mark.parametrize("other_way", [in_asyncio, in_uvloop])
+def test_a_line_serves_threads_and_event_loops_in_turn(other_way: Exchange) -> None:
+    def slow_echo(line: socket.socket) -> None:
+        with line.makefile("rb") as reader:
+            while (message := read_message(reader)) is not None:
+                time.sleep(0.02)  # whoever asks has to wait
+                line.sendall(b"".join(packed(*message)))
+
+    with other_end(slow_echo) as line:
+        for turn in range(6):
+            body = b"picture" * turn
+            assert (exchange if turn % 2 else other_way)(line, ({"n": turn}, body), 20.0, 100) == ({"n": turn}, body)
+        line.shutdown(socket.SHUT_RDWR)
+
+
+@each_way
 @pytest.mark.parametrize("kind", ["silent", "trickling", "deaf"])
-def test_patience_ends(kind: str) -> None:
+def test_patience_ends(kind: str, exchanged: Exchange) -> None:
     over = threading.Event()
 
     def slow(line: socket.socket) -> None:
@@ -72,18 +111,19 @@ def test_patience_ends(kind: str) -> None:
     with other_end(slow) as line:
         try:
             with pytest.raises(TimeoutError):
-                exchange(line, ({"task": "square"}, body), 0.3, 1000)
+                exchanged(line, ({"task": "square"}, body), 0.3, 1000)
         finally:
             over.set()
     assert time.monotonic() - began >= 0.3
 
 
+@each_way
 @pytest.mark.parametrize("said", [b"", b"\0" * 5, b"".join(packed({}, b"0" * 11)), b"".join(packed([], b""))])  # type: ignore[arg-type]
-def test_who_closes_or_says_too_much_is_gone(said: bytes) -> None:
+def test_who_closes_or_says_too_much_is_gone(said: bytes, exchanged: Exchange) -> None:
     def act(line: socket.socket) -> None:
         line.sendall(said)
         line.shutdown(socket.SHUT_WR)
         line.recv(100)
 
     with other_end(act) as line, pytest.raises(WorkerGone):
-        exchange(line, QUESTION, 20.0, 10)
+        exchanged(line, QUESTION, 20.0, 10)

@@ -32,7 +32,7 @@ class _Place:
 class Combiner:
     """Lines of callers, one for each key; for one event loop. Work of different keys goes on side by side."""
 
-    def __init__(self, in_thread: Callable[[Callable[[], Any]], Awaitable[Any]]) -> None:
+    def __init__(self, in_thread: Callable[[Callable[[], list[Any]]], Awaitable[list[Any]]]) -> None:
         """`in_thread` runs what it is given in a thread."""
         self._in_thread = in_thread
         self._lines: dict[Hashable, list[_Place]] = {}  # of keys that are at work
@@ -50,39 +50,48 @@ class Combiner:
         place = _Place(task, work, asyncio.get_running_loop().create_future())
         line = self._lines.get(key)
         if line is None:
-            self._lines[key] = []
-            self._begin(key, [place])
+            self._lines[key] = [place]
+            self._begin(key)
         else:
             line.append(place)
         result: Result = await place.answer
         return result
 
-    def _begin(self, key: Hashable, together: list[_Place]) -> None:
-        turn = asyncio.get_running_loop().create_task(self._turn(key, together), context=together[0].context)
+    def _begin(self, key: Hashable) -> None:
+        """Have a turn for those in line, and who else comes before the loop gets round to it."""
+        turn = asyncio.get_running_loop().create_task(self._turn(key), context=self._lines[key][0].context)
         self._turns.add(turn)
         turn.add_done_callback(self._turns.discard)
 
-    async def _turn(self, key: Hashable, together: list[_Place]) -> None:
+    async def _turn(self, key: Hashable) -> None:
+        line = [one for one in self._lines[key] if not one.answer.done()]  # others have left
+        together, self._lines[key] = line[:COMBINED_MAX], line[COMBINED_MAX:]
         try:
-            tasks = [one.task for one in together]
-            results = await self._in_thread(partial(_served, together[0].work, tasks))
+            results = await self._results(together)
         except asyncio.CancelledError:  # the loop ends
             for one in together + self._lines.pop(key):
                 one.answer.cancel()
             raise
-        except Exception as error:  # rule-skip: broad-except no thread can be had, and nobody is to wait for ever
-            results = [error] * len(together)
         for place, result in zip(together, results, strict=True):
-            if place.answer.done():  # who waited has left
+            if place.answer.done():
                 continue
             if isinstance(result, Exception):
                 place.answer.set_exception(result)
             else:
                 place.answer.set_result(result)
-        line = [one for one in self._lines.pop(key) if not one.answer.done()]
-        if line:
-            self._lines[key] = line[COMBINED_MAX:]
-            self._begin(key, line[:COMBINED_MAX])
+        if self._lines[key]:
+            self._begin(key)
+        else:
+            del self._lines[key]
+
+    async def _results(self, together: list[_Place]) -> list[Any]:
+        """A result or an exception for each."""
+        if not together:
+            return []
+        try:
+            return await self._in_thread(partial(_served, together[0].work, [one.task for one in together]))
+        except Exception as error:  # rule-skip: broad-except no thread can be had, and nobody is to wait for ever
+            return [error] * len(together)
 
 
 def _served(work: Work, tasks: list[Any]) -> list[Any]:

@@ -1,6 +1,8 @@
 """What a task of an event loop waits for and any thread ends."""
 
 import asyncio
+from collections import defaultdict
+from collections.abc import Iterable
 from contextlib import suppress
 
 
@@ -8,13 +10,12 @@ class Awaited:
     """Made by the task that waits; it is told once or more, from any thread."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._told: asyncio.Future[None] = self._loop.create_future()
+        self.loop = asyncio.get_running_loop()
+        self._told: asyncio.Future[None] = self.loop.create_future()
 
     def tell(self) -> None:
         """Let the task go on."""
-        with suppress(RuntimeError):  # the loop has ended, and the task with it
-            self._loop.call_soon_threadsafe(self.settle)
+        tell_all([self])
 
     def settle(self) -> None:
         """The same from within the loop."""
@@ -32,3 +33,18 @@ class Awaited:
         except TimeoutError:
             return False
         return True
+
+
+def tell_all(several: Iterable[Awaited]) -> None:
+    """Tell several at once: each call that wakes a loop may cost the caller its turn."""
+    by_loop: defaultdict[asyncio.AbstractEventLoop, list[Awaited]] = defaultdict(list)
+    for one in several:
+        by_loop[one.loop].append(one)
+    for loop, some in by_loop.items():
+        with suppress(RuntimeError):  # the loop has ended, and the tasks with it
+            loop.call_soon_threadsafe(_settle, some)
+
+
+def _settle(several: list[Awaited]) -> None:
+    for one in several:
+        one.settle()

@@ -22,7 +22,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from models.awaited import Awaited
+from models.awaited import Awaited, tell_all
 from models.backbones.embedder import Embedder, PreparedImage, padded_size
 from models.backbones.engine import BATCH_MAX
 from models.errors import DeadlinePassed, ParameterInvalid, QueueFull
@@ -41,7 +41,7 @@ class Ticket:
         self.taken = 0  # images handed to the worker so far
         self.failure: BaseException | None = None
         self.has_ended = False
-        self.told: Callable[[], object] | None = None  # called once, when it has ended
+        self.awaited: Awaited | None = None  # to be told once it has ended
         self._gate = threading.Lock()  # held until then: an Event takes several times as long to set and to wait for
         self._gate.acquire()
 
@@ -74,7 +74,7 @@ class Ticket:
         """`result` for an event loop, which goes on meanwhile. Who is cancelled gives the images up. Raises as that."""
         ended = Awaited()
         try:
-            if self._owner.is_to_be_told(self, ended.tell) and not await ended.wait(self._owner.remaining_s(self)):
+            if self._owner.is_to_tell(self, ended) and not await ended.wait(self._owner.remaining_s(self)):
                 self.cancel()
         except asyncio.CancelledError:
             self.cancel()
@@ -82,13 +82,11 @@ class Ticket:
         return self.result()
 
     def end(self, failure: BaseException | None = None) -> None:
-        """Let go whoever waits; of two ends the first counts. With the owner's lock held."""
+        """Let go the thread that waits; of two ends the first counts. With the owner's lock held."""
         if not self.has_ended:
             self.failure = failure
             self.has_ended = True
             self._gate.release()
-            if self.told is not None:
-                self.told()
 
 
 class BatchingEmbedder:
@@ -186,10 +184,10 @@ class BatchingEmbedder:
         """Seconds until the ticket's deadline, at least 0; None where it has none."""
         return None if ticket.deadline is None else max(0.0, ticket.deadline - self._clock())
 
-    def is_to_be_told(self, ticket: Ticket, told: Callable[[], object]) -> bool:
-        """Whether the ticket has not ended yet; then it tells when it has."""
+    def is_to_tell(self, ticket: Ticket, awaited: Awaited) -> bool:
+        """Whether the ticket has not ended yet; then this is told when it has."""
         with self._changed:
-            ticket.told = told
+            ticket.awaited = awaited
             return not ticket.has_ended
 
     def withdraw(self, ticket: Ticket) -> None:
@@ -227,6 +225,8 @@ class BatchingEmbedder:
         if ticket in self._waiting:
             self._waiting.remove(ticket)
         ticket.end(failure)
+        if ticket.awaited is not None:
+            ticket.awaited.tell()
 
     def _is_due(self) -> bool:
         """Whether a worker has a batch to take now."""
@@ -280,6 +280,7 @@ class BatchingEmbedder:
             return
         with self._changed:
             # A batch that was handed over early has stood in line until the one before it ended.
+            awaited: list[Awaited] = []
             ended = self._clock()
             seconds, self._last_ended = ended - max(began, self._last_ended), ended
             for (ticket, number), row in zip(batch, rows, strict=True):
@@ -289,5 +290,8 @@ class BatchingEmbedder:
                 ticket.rows[number] = row
                 if len(ticket.rows) == len(ticket.images):
                     ticket.end()
+                    if ticket.awaited is not None:
+                        awaited.append(ticket.awaited)
+        tell_all(awaited)  # not under the lock, which whoever is told may want next
         if self._observe is not None:
             self._observe(len(batch), seconds)

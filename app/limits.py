@@ -52,6 +52,11 @@ class Slots:
         """Requests that stand in line."""
         return max(0, self._taken - self._limiter.borrowed_tokens)
 
+    @property
+    def are_shared(self) -> bool:
+        """Whether more than one request is worked on now."""
+        return self._limiter.borrowed_tokens > 1
+
     async def run(self, work: Callable[..., Result], *arguments: Any, **named: Any) -> Result:
         """The result of `work(*arguments, **named)`, computed in a thread. Raises Busy: line full or slow."""
         async with self.place():

@@ -69,9 +69,11 @@ async def score_images(c: CollectionName, request: Request, parts: PartsDependen
     parameters = parse(ScoreParameters, body.parameters)
     async with slots.place():
         found: tuple[dict[str, Any], int] | None = None
-        if service.may_go_together(parameters) and (image := await embed_ahead(core, c, body.uploads)) is not None:
-            work = partial(service.score_together, core, c, parameters)
-            found = await slots.together(("anomaly", c, parameters), image, work)
+        if slots.are_shared and service.may_go_together(parameters):
+            image = await embed_ahead(core, c, body.uploads)
+            if image is not None:
+                work = partial(service.score_together, core, c, parameters)
+                found = await slots.together(("anomaly", c, parameters), image, work)
         if found is None:
             found = await slots.in_thread(partial(service.score_images, core, c, body.uploads, parameters))
     answer, status = found

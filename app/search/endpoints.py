@@ -52,7 +52,7 @@ async def query(c: CollectionName, request: Request, parts: PartsDependency) -> 
     parameters = parse(QueryParameters, body.parameters)
     async with slots.place():
         found: tuple[dict[str, Any], int] | None = None
-        alike = service.together_key(body.uploads, parameters)
+        alike = service.together_key(body.uploads, parameters) if slots.are_shared else None
         if alike is not None:
             image = await embed_ahead(core, c, body.uploads)
             if image is not None or not body.uploads:

@@ -18,6 +18,7 @@ from starlette.testclient import TestClient
 
 from app.db.tables import ImageRow, VectorRow
 from app.embedders import Embedders
+from app.limits import Slots
 from app.main import create_app
 from app.settings import Settings
 from models.methods.dn2 import DN2Scores, LiveDN2
@@ -134,6 +135,7 @@ def test_requests_that_meet_are_scored_together_and_answered_as_alone(
 ) -> None:
     asked = [*QUERIES[0:3], b"no image", *QUERIES[3:5]]
     alone = [ask(bank, "cosine", image, status=207 if image == b"no image" else 200) for image in asked]
+    monkeypatch.setattr(Slots, "are_shared", True)
     combiner, sizes, score = bank.app.state.slots._combiner, [], LiveDN2.score
 
     def held(self: LiveDN2, vectors: np.ndarray, **given: object) -> DN2Scores:
@@ -164,7 +166,9 @@ def test_requests_that_meet_are_scored_together_and_answered_as_alone(
             assert [near["id"] for near in one["neighbours"]] == [near["id"] for near in other["neighbours"]]
 
 
-def test_no_thread_waits_for_the_vector_of_a_small_image(bank: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_several_requests_none_has_a_thread_wait_for_its_vector(
+    bank: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wanted = ask(bank, "l2", QUERIES[0])
     by_thread, prepare = [], Embedders.prepare
 
@@ -173,6 +177,9 @@ def test_no_thread_waits_for_the_vector_of_a_small_image(bank: TestClient, monke
         return prepare(self, *given)
 
     monkeypatch.setattr(Embedders, "prepare", noted)
+    assert ask(bank, "l2", QUERIES[0]) == wanted and len(by_thread) == 1, "a lone request has a thread to itself"
+    by_thread.clear()
+    monkeypatch.setattr(Slots, "are_shared", True)
     assert ask(bank, "l2", QUERIES[0]) == wanted and not by_thread
     # One that takes the event loop too long does go to a thread, and gets the same answer.
     for limit in ("BYTES_MAX", "SIDE_MAX"):
@@ -182,8 +189,11 @@ def test_no_thread_waits_for_the_vector_of_a_small_image(bank: TestClient, monke
         by_thread.clear()
 
 
-def test_a_collection_that_needs_another_network_by_now_is_answered_by_that(bank: TestClient) -> None:
+def test_a_collection_that_needs_another_network_by_now_is_answered_by_that(
+    bank: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wanted = ask(bank, "l2", QUERIES[0])
+    monkeypatch.setattr(Slots, "are_shared", True)
     core = core_of(bank)
     state, right = core.shelf.get("l2"), core.shelf.network_of("l2")
     assert right is not None

@@ -158,6 +158,7 @@ def test_a_caller_who_hangs_up_leaves_the_line_and_running_work_is_finished() ->
                     await anyio.wait_all_tasks_blocked()
                     with pytest.raises(Busy):
                         await slots.run(work, "none")
+                    assert not slots.are_shared  # who stands in line is not worked on
                     wires["second"].hang_up()
                 wires["first"].hang_up()  # it is being worked on
                 group.start_soon(ask, "third")  # there is a place again
@@ -227,5 +228,22 @@ def test_many_refusals_are_held_back_and_few_are_not(monkeypatch: pytest.MonkeyP
             with anyio.fail_after(PATIENCE_S / 3):
                 await ask(slots)
             leave.set()
+
+    anyio.run(run)
+
+
+def test_who_is_worked_on_knows_of_the_others() -> None:
+    async def run() -> None:
+        slots = Slots(working=2, waiting=1, deadline_s=PATIENCE_S)
+        async with slots.place():
+            assert not slots.are_shared
+            async with slots.place():
+                assert slots.are_shared and slots.working == 2
+                together = [
+                    slots.together("a", number, lambda numbers: [2 * one for one in numbers]) for number in (1, 2)
+                ]
+                assert await asyncio.gather(*together) == [2, 4]
+            assert not slots.are_shared
+        assert slots.working == slots.waiting == 0
 
     anyio.run(run)

@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 
 from app.collection_state import CollectionState
 from app.db.tables import ImageRow, VectorRow
+from app.limits import Slots
 from app.main import create_app
 from app.settings import Settings
 from index import Neighbours
@@ -93,6 +94,7 @@ def test_requests_that_meet_are_searched_together_and_answered_as_alone(
     ]
     alone = [bank.post("/v1/collections/l2/query", json={"k": 3, **one}) for one in asked]
     assert [one.status_code for one in alone] == [200, 200, 200, 404, 200, 200, 200, 200]
+    monkeypatch.setattr(Slots, "are_shared", True)
     combiner, sizes, nearest = bank.app.state.slots._combiner, [], CollectionState.nearest
 
     def held(self: CollectionState, vectors: np.ndarray, *given: object, **named: object) -> Neighbours:

@@ -45,7 +45,7 @@ async def embed_ahead(core: Core, name: str, uploads: list[Upload]) -> Ahead | N
     if network is None or network.embedder.identity.preprocessing.image_size > SIDE_MAX:
         return None
     try:
-        prepared = await core.embedders.prepare_async(network.embedder, uploads[0].data)
+        prepared = await core.embedders.prepare_one_async(network.embedder, uploads[0].data)
     except InputError as error:
         return Ahead(network, np.empty((0, network.embedder.width), np.float32), item_problem(error))
     return Ahead(network, await core.embedders.embed_async(network, [prepared]), None)

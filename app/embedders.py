@@ -209,7 +209,7 @@ class Embedders:
         with stage("decode"):
             return [one(images[0])] if len(images) == 1 else list(self._decoders.map(one, images))
 
-    async def prepare_async(self, embedder: Embedder, image: bytes) -> PreparedImage:
+    async def prepare_one_async(self, embedder: Embedder, image: bytes) -> PreparedImage:
         """One image decoded and preprocessed, while the event loop goes on. Raises as `prepare_one`."""
         with stage("decode"):
             wait_s = remaining_s(self._deadline_s)

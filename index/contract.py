@@ -46,10 +46,6 @@ class Neighbours:
             np.full((n_queries, k), np.inf, dtype=np.float32),
         )
 
-    def part(self, rows: slice) -> "Neighbours":
-        """Those of some of the queries; views."""
-        return Neighbours(self.ids[rows], self.distances[rows])
-
 
 class VectorIndex(Protocol):
     """Rows under caller's ids, searched for the nearest.

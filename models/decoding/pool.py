@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
+from models.decoding.exchange import WorkerGone, exchange, exchange_async
 from models.decoding.places import Places
 from models.decoding.tasks import Answer
-from models.decoding.wire import WorkerGone, exchange, exchange_async
 from models.errors import DeadlinePassed, DecoderUnavailable, ImageCrashed, ImageTooSlow
 from models.niceness import stand_back
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import uvloop
 
-from models.decoding.wire import JOINED_BYTES, WorkerGone, exchange, exchange_async, packed, read_message
+from models.decoding.exchange import WorkerGone, exchange, exchange_async
+from models.decoding.wire import JOINED_BYTES, packed, read_message
 
 QUESTION = ({"task": "square"}, b"picture")
 Exchange = Callable[..., tuple[dict[str, Any], bytes]]

@@ -73,10 +73,6 @@ class DN2Scores:
     known: Neighbours
     """(Q, 1); the nearest taught defect."""
 
-    def part(self, rows: slice) -> "DN2Scores":
-        """What is known of some of the queries; views."""
-        return DN2Scores(self.score[rows], self.plain[rows], self.neighbours.part(rows), self.known.part(rows))
-
 
 @dataclass(frozen=True, slots=True)
 class CalibrationScores:

@@ -290,9 +290,9 @@ def _stranger(head: bytes) -> str:
 def _silence_pillow() -> None:
     # Pillow warns about odd but readable files. warnings.catch_warnings is not safe in threads, so one narrow
     # filter is put in front and left there; asking first keeps the filter list from being rebuilt for each
-    # image.
+    # image. It has to be the first: what another library puts before it would make an error of Pillow's warning.
     wanted = ("ignore", None, Warning, _PILLOW_MODULES, 0)
-    if wanted not in warnings.filters:
+    if warnings.filters[:1] != [wanted]:
         warnings.filterwarnings("ignore", module=_PILLOW_MODULES.pattern)
 
 

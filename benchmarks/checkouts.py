@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx2
 
-from benchmarks.clients import cpu_seconds, family_of, posted, run_load
+from benchmarks.clients import posted, run_load
 from benchmarks.errors import BenchmarkRefused
 from benchmarks.job_pressure import running_server
 from benchmarks.report import table
@@ -112,11 +112,7 @@ def _scored(plan: CheckoutsPlan, images: list[bytes], clients: int, server: _Ser
 
 
 def _added(plan: CheckoutsPlan, images: list[bytes], server: _Server, turn: int) -> dict[str, float]:
-    family = family_of(server.pid)
-    before = sum(map(cpu_seconds, family))
-    with httpx2.Client(base_url=server.url, timeout=600) as http:
-        told = add_steadily(http, images, plan.seconds, turn * TURN_IMAGES)
-    return {**told, "cpu_ms": 1000 * (sum(map(cpu_seconds, family)) - before) / told["added"]}
+    return add_steadily(server.url, server.pid, images, plan.seconds, turn * TURN_IMAGES)
 
 
 def _compared(plan: CheckoutsPlan, servers: list[_Server], once: Once) -> dict[str, Any]:

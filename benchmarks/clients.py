@@ -108,14 +108,39 @@ def posted(path: str, images: Sequence[bytes], batch: int = 1) -> Callable[[HTTP
     def ask(http: HTTPConnection, turn: int) -> int:
         if batch == 1:
             http.request("POST", path, images[turn % len(images)], {"content-type": "image/jpeg"})
-        else:
-            some = [parts[(turn + place) % len(parts)] for place in range(batch)]
-            http.request("POST", path, b"".join([*some, _END]), _FORM)
-        answer = http.getresponse()
-        answer.read()
-        return answer.status
+            return _status(http)
+        some = [parts[(turn + place) % len(parts)] for place in range(batch)]
+        http.request("POST", path, b"".join([*some, _END]), _FORM)
+        return _status(http)
 
     return ask
+
+
+def posted_anew(path: str, images: Sequence[bytes], batch: int, first: int) -> Callable[[HTTPConnection, int], int]:
+    """Asks by posting a batch of the JPEGs as a form of files, none of which has come before.
+
+    Each differs by a comment: its number, from `first` on.
+    """
+
+    def ask(http: HTTPConnection, turn: int) -> int:
+        numbers = range(first + turn * batch, first + (turn + 1) * batch)
+        some = [_PART % number + commented(images[number % len(images)], number) + b"\r\n" for number in numbers]
+        http.request("POST", path, b"".join([*some, _END]), _FORM)
+        return _status(http)
+
+    return ask
+
+
+def commented(image: bytes, number: int) -> bytes:
+    """A JPEG of the same picture and other bytes: it has this number as a comment."""
+    comment = str(number).encode()
+    return image[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + image[2:]
+
+
+def _status(http: HTTPConnection) -> int:
+    answer = http.getresponse()
+    answer.read()
+    return answer.status
 
 
 def _tasks(pid: int) -> list[str]:

@@ -22,7 +22,7 @@ from PIL import Image
 
 from app.embedders import Embedders
 from app.settings import Settings
-from benchmarks.clients import family_of, memory_mib, posted, run_load
+from benchmarks.clients import family_of, memory_mib, posted, posted_anew, run_load
 from benchmarks.errors import BenchmarkRefused
 from benchmarks.job_pressure import running_server
 from benchmarks.report import table
@@ -285,7 +285,8 @@ def _service(
             load = run_load(url, process.pid, clients, plan.seconds, several)
             found["batched"][str(clients)] = load.summary(plan.batch)
         say(f"{spec.backbone}: service, {size}, adding")
-        found["adding"] = add_steadily(http, made_jpegs(ADDED[size], SIZES[size], plan.seed + 2), plan.seconds)
+        added = made_jpegs(ADDED[size], SIZES[size], plan.seed + 2)
+        found["adding"] = add_steadily(url, process.pid, added, plan.seconds)
         found["memory_most_mib"] = sum(map(memory_mib, family_of(process.pid)))
     return found
 
@@ -299,20 +300,19 @@ def _warm(url: str, pid: int, plan: SpeedPlan, images: list[bytes]) -> None:
             return
 
 
-def add_steadily(http: httpx2.Client, images: list[bytes], seconds: float, number: int = 0) -> dict[str, float]:
-    """Durable adding to `C` in batches of 32, one after the other; p50 and p99 are of a batch.
+def add_steadily(url: str, pid: int, images: list[bytes], seconds: float, first: int = 0) -> dict[str, float]:
+    """Durable adding to `C` in batches of 32, one after the other; p50, p95 and p99 are of a batch.
 
-    Every file differs by a comment, numbered from `number` on, so that none is a duplicate.
+    The files are numbered from `first` on, so that none is a duplicate.
+
+    Raises:
+        BenchmarkRefused: not every image was taken.
     """
-    added, took, began = 0, [], time.perf_counter()
-    while (now := time.perf_counter()) - began < seconds:
-        batch = [_commented(images[(number + place) % len(images)], number + place) for place in range(BATCH_SENT)]
-        number += BATCH_SENT
-        added += add_images(http, batch)
-        took.append(1000 * (time.perf_counter() - now))
-    wall_s = time.perf_counter() - began
-    p50, p99 = np.percentile(took, (50, 99)).tolist()
-    return {"added": added, "images_per_s": added / wall_s, "p50_ms": p50, "p99_ms": p99}
+    load = run_load(url, pid, 1, seconds, posted_anew(f"{C}/images", images, BATCH_SENT, first))
+    if set(load.milliseconds) != {201}:
+        raise BenchmarkRefused(f"Adding must answer 201; got {', '.join(map(str, sorted(load.milliseconds)))}.")
+    told = load.summary(BATCH_SENT)
+    return {**told, "cpu_ms": 1000 * load.server_cpu_s / (BATCH_SENT * told["answers"])}
 
 
 def add_images(http: httpx2.Client, images: list[bytes]) -> int:
@@ -323,11 +323,6 @@ def add_images(http: httpx2.Client, images: list[bytes]) -> int:
         files = [("files", (f"{start + place}.jpg", data)) for place, data in enumerate(some)]
         created += http.post(f"{C}/images", files=files).raise_for_status().json()["created"]
     return created
-
-
-def _commented(image: bytes, number: int) -> bytes:
-    comment = str(number).encode()
-    return image[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + image[2:]
 
 
 def _p50(once: Callable[[int], object], pause_s: float = 0.0) -> float:

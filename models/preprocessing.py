@@ -30,7 +30,6 @@ SIZE_MAX = 1024
 Fit = Literal["squash", "crop"]
 Interpolation = Literal["bilinear", "bicubic"]
 
-_TABLE_STARTS = np.array([0, 256, 512], np.int16).reshape(3, 1, 1)  # of the channels, in the table
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -98,10 +97,11 @@ class Preprocessing:
 
     def normalised(self, levels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(S, S, 3) uint8 -> (3, S, S) float32, contiguous."""
-        # One look-up for the three channels: many threads are here at once, and at each call of numpy one gives way to
-        # the others and waits for its turn again.
-        places = np.add(levels.transpose(2, 0, 1), _TABLE_STARTS, dtype=np.intp)
-        return self._table.take(places, mode="clip")
+        pixels = np.empty((3, *levels.shape[:2]), np.float32)
+        for channel, values in enumerate(self._table):
+            # The mode only spares a buffer: there is no level that the table lacks.
+            values.take(levels[:, :, channel], out=pixels[channel], mode="clip")
+        return pixels
 
     def describe(self) -> dict[str, object]:
         """The facts that decide the numbers, as plain JSON values."""

@@ -120,10 +120,8 @@ class Embedder:
 
     def prepared(self, square: Square) -> PreparedImage:
         """One image that was decoded for this embedder's preprocessing, ready for embed() and maps()."""
-        tensor = self.identity.preprocessing.normalised(square.levels)
-        tensor.flags.writeable = False
         return PreparedImage(
-            tensor=tensor,
+            tensor=square.pixels,
             width=square.width,
             height=square.height,
             format=square.format,

@@ -1,7 +1,9 @@
 """The one way from stored or sent bytes to what the service makes of them, in worker processes or in threads."""
 
 import asyncio
+import json
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,14 +18,15 @@ from models.preprocessing import Preprocessing
 THUMBNAIL_SIDE = 256
 ANY_SIDE = 32  # where only the size is wanted, the image may be decoded as small as that
 BYTES_A_PIXEL = 8  # of an answer, at most: three copies that are hardly packed
+BYTES_A_PLACE = 12  # of a square: three channels of float32
 REFUSALS = {one.__name__: one for one in (ImageTooLarge, ImageUnreadable, ParameterInvalid)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Square:
-    """The pixels that a network reads of an image, with what the decoder learnt about it."""
+    """The pixels of an image as a network reads them, with what the decoder learnt about it."""
 
-    levels: NDArray[np.uint8]  # (S, S, 3)
+    pixels: NDArray[np.float32]  # (3, S, S), normalised, read-only
     width: int  # pixels of the whole image, after the EXIF turn
     height: int
     format: str
@@ -40,19 +43,23 @@ class Decoder:
     def __init__(self, limits: ImageLimits, pool: DecodingPool | None = None) -> None:
         self.limits = limits
         self.pool = pool
-        self._limits = asdict(limits)
 
     def square(self, data: bytes, preprocessing: Preprocessing, *, wait_s: float = 60.0) -> Square:
         """The square that a network with this preprocessing reads."""
-        return _square(*self._run("square", data, _square_parameters(preprocessing), wait_s), preprocessing.image_size)
+        if self.pool is None:
+            answer = TASKS["square"](data, self.limits, asdict(preprocessing))
+        else:
+            question, body_max = _square_question(self.limits, preprocessing)
+            answer = self.pool.run(question, data, body_max=body_max, wait_s=wait_s)
+        return _square(answer, preprocessing.image_size)
 
     async def square_async(self, data: bytes, preprocessing: Preprocessing, *, wait_s: float = 60.0) -> Square:
         """`square` for an event loop, which goes on meanwhile: in a process or else in a thread."""
         if self.pool is None:
             return await asyncio.to_thread(self.square, data, preprocessing, wait_s=wait_s)
-        question, body_max = self._question("square", _square_parameters(preprocessing))
+        question, body_max = _square_question(self.limits, preprocessing)
         answer = await self.pool.run_async(question, data, body_max=body_max, wait_s=wait_s)
-        return _square(*_unless_refused(answer), preprocessing.image_size)
+        return _square(answer, preprocessing.image_size)
 
     def size(self, data: bytes, *, wait_s: float = 60.0) -> tuple[int, int]:
         """Width and height of the upright image."""
@@ -93,13 +100,19 @@ class Decoder:
     def _run(self, task: str, data: bytes, parameters: dict[str, Any], wait_s: float) -> Answer:
         if self.pool is None:
             return TASKS[task](data, self.limits, parameters)
-        question, body_max = self._question(task, parameters)
+        question, body_max = _question(task, self.limits, parameters)
         return _unless_refused(self.pool.run(question, data, body_max=body_max, wait_s=wait_s))
 
-    def _question(self, task: str, parameters: dict[str, Any]) -> tuple[dict[str, Any], int]:
-        """What a process is asked, and how many bytes its answer may have."""
-        body_max = 2**20 + 4 * parameters.get("image_size", 0) ** 2 + BYTES_A_PIXEL * self.limits.pixels_max
-        return {"task": task, "limits": self._limits, "parameters": parameters}, body_max
+
+def _question(task: str, limits: ImageLimits, parameters: dict[str, Any]) -> tuple[bytes, int]:
+    """What a process is asked, and how many bytes its answer may have."""
+    body_max = 2**20 + BYTES_A_PLACE * parameters.get("image_size", 0) ** 2 + BYTES_A_PIXEL * limits.pixels_max
+    return json.dumps({"task": task, "limits": asdict(limits), "parameters": parameters}).encode(), body_max
+
+
+@lru_cache(maxsize=16)  # every request asks it
+def _square_question(limits: ImageLimits, preprocessing: Preprocessing) -> tuple[bytes, int]:
+    return _question("square", limits, asdict(preprocessing))
 
 
 def _unless_refused(answer: Answer) -> Answer:
@@ -110,13 +123,6 @@ def _unless_refused(answer: Answer) -> Answer:
     return answer
 
 
-def _square_parameters(preprocessing: Preprocessing) -> dict[str, Any]:
-    return {
-        "image_size": preprocessing.image_size,
-        "fit": preprocessing.fit,
-        "interpolation": preprocessing.interpolation,
-    }
-
-
-def _square(facts: dict[str, Any], body: bytes, side: int) -> Square:
-    return Square(levels=np.frombuffer(body, np.uint8).reshape(side, side, 3), **facts)
+def _square(answer: Answer, side: int) -> Square:
+    facts, body = _unless_refused(answer)
+    return Square(pixels=np.frombuffer(body, np.float32).reshape(3, side, side), **facts)

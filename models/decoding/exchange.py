@@ -25,9 +25,9 @@ class WorkerGone(Exception):
 
 
 def exchange(
-    line: socket.socket, question: tuple[dict[str, Any], bytes] | None, limit_s: float, body_max: int
+    line: socket.socket, question: tuple[bytes, bytes] | None, limit_s: float, body_max: int
 ) -> tuple[dict[str, Any], bytes]:
-    """The answer to a question, or what the other end says unasked, within so many seconds.
+    """The answer to a question (facts as JSON, a body), or what the other end says unasked, within so many seconds.
 
     Raises:
         TimeoutError: it took longer.
@@ -54,7 +54,7 @@ def exchange(
 
 
 async def exchange_async(
-    line: socket.socket, question: tuple[dict[str, Any], bytes], limit_s: float, body_max: int
+    line: socket.socket, question: tuple[bytes, bytes], limit_s: float, body_max: int
 ) -> tuple[dict[str, Any], bytes]:
     """`exchange` for an event loop, which goes on meanwhile. Who is cancelled leaves an answer on its way."""
     loop = asyncio.get_running_loop()

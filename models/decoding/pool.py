@@ -10,7 +10,6 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
 
 from models.decoding.exchange import WorkerGone, exchange, exchange_async
 from models.decoding.places import Places
@@ -66,8 +65,8 @@ class DecodingPool:
         with self._lock:
             return [one.pid for one in self._all]
 
-    def run(self, question: dict[str, Any], data: bytes, *, body_max: int, wait_s: float) -> Answer:
-        """What a worker answers; `body_max` bytes at most. Waits `wait_s` at most for a free one.
+    def run(self, question: bytes, data: bytes, *, body_max: int, wait_s: float) -> Answer:
+        """What a worker answers to a question, facts as JSON; `body_max` bytes at most. Waits `wait_s` at most for one.
 
         Raises:
             ImageCrashed: the process died of the image, twice.
@@ -97,7 +96,7 @@ class DecodingPool:
             self._places.release()
         raise _crashed(data)
 
-    async def run_async(self, question: dict[str, Any], data: bytes, *, body_max: int, wait_s: float) -> Answer:
+    async def run_async(self, question: bytes, data: bytes, *, body_max: int, wait_s: float) -> Answer:
         """`run` for an event loop, which goes on meanwhile. Raises as `run`.
 
         Who is cancelled leaves the line; a process that has the image already finishes it, for itself.
@@ -109,7 +108,7 @@ class DecodingPool:
         asking.add_done_callback(self._has_ended)
         return await asyncio.shield(asking)
 
-    async def _asked(self, question: dict[str, Any], data: bytes, body_max: int) -> Answer:
+    async def _asked(self, question: bytes, data: bytes, body_max: int) -> Answer:
         try:
             for turn in range(TRIES):
                 worker = self._idle_worker() if turn == 0 else None
@@ -228,7 +227,7 @@ class _Worker:
     def is_alive(self) -> bool:
         return self._process.poll() is None
 
-    def ask(self, question: tuple[dict[str, Any], bytes] | None, limit_s: float, body_max: int) -> Answer:
+    def ask(self, question: tuple[bytes, bytes] | None, limit_s: float, body_max: int) -> Answer:
         return exchange(self.line, question, limit_s, body_max)
 
     def hang_up(self) -> None:

@@ -6,6 +6,7 @@ the same bits. This module and what it imports is all that a worker loads: no to
 
 import io
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,11 @@ Task = Callable[[bytes, ImageLimits, dict[str, Any]], Answer]
 
 
 def square(data: bytes, limits: ImageLimits, parameters: dict[str, Any]) -> Answer:
-    """The square that a network reads, (S, S, 3) uint8, and facts about the image."""
-    preprocessing = Preprocessing(parameters["image_size"], parameters["fit"], parameters["interpolation"])
+    """The square as a network reads it, (3, S, S) float32, and facts about the image."""
+    preprocessing = _preprocessing(**{name: _frozen(value) for name, value in parameters.items()})
     raster = decode_raster(data, limits, preprocessing.image_size)
-    levels = preprocessing.square(raster.image)
-    return {"width": raster.width, "height": raster.height, "format": raster.format}, levels.tobytes()
+    pixels = preprocessing.apply_image(raster.image)
+    return {"width": raster.width, "height": raster.height, "format": raster.format}, pixels.tobytes()
 
 
 def size(data: bytes, limits: ImageLimits, parameters: dict[str, Any]) -> Answer:
@@ -57,6 +58,16 @@ def altered_copies(data: bytes, limits: ImageLimits, _parameters: dict[str, Any]
     brighter = Image.fromarray(np.minimum(pixels.astype(np.uint16) * 103 // 100, 255).astype(np.uint8))
     copies = [_encoded(image, "JPEG", quality=75), _encoded(smaller, "PNG"), _encoded(brighter, "JPEG", quality=90)]
     return {"bytes": [len(one) for one in copies]}, b"".join(copies)
+
+
+@lru_cache(maxsize=16)
+def _preprocessing(**facts: Any) -> Preprocessing:
+    """Kept with its table from one image to the next."""
+    return Preprocessing(**facts)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value  # JSON knows no tuples
 
 
 def _encoded(image: Image.Image, kind: str, **options: int) -> bytes:

@@ -10,9 +10,12 @@ FACTS_MAX = 2**16
 JOINED_BYTES = 2**20  # a larger body is not copied to be sent
 
 
-def packed(facts: dict[str, Any], body: bytes) -> tuple[bytes, ...]:
-    """A message to be sent, in one piece where it is small: each further call of a busy server waits for its turn."""
-    text = json.dumps(facts).encode()
+def packed(facts: dict[str, Any] | bytes, body: bytes) -> tuple[bytes, ...]:
+    """A message to be sent, in one piece where it is small: each further call of a busy server waits for its turn.
+
+    Facts that are sent again and again may be JSON already.
+    """
+    text = facts if isinstance(facts, bytes) else json.dumps(facts).encode()
     head = HEAD.pack(len(text), len(body)) + text
     return (head + body,) if len(body) <= JOINED_BYTES else (head, body)
 

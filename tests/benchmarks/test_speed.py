@@ -5,9 +5,9 @@ import io
 import pytest
 from PIL import Image
 
-from benchmarks.clients import Load, cpu_seconds, memory_mib
+from benchmarks.clients import Load, commented, cpu_seconds, memory_mib, posted_anew
 from benchmarks.errors import BenchmarkRefused
-from benchmarks.speed import PARTS, SpeedPlan, _commented, _ratios, made_jpegs, measure_speed, speed_text
+from benchmarks.speed import PARTS, SpeedPlan, _ratios, made_jpegs, measure_speed, speed_text
 
 
 def test_made_jpegs_are_seeded_and_of_the_size() -> None:
@@ -18,10 +18,36 @@ def test_made_jpegs_are_seeded_and_of_the_size() -> None:
 
 def test_a_comment_makes_another_file_of_the_same_picture() -> None:
     image = made_jpegs(1, (50, 40), 1)[0]
-    other = _commented(image, 7)
-    assert other != image != _commented(image, 8)
+    other = commented(image, 7)
+    assert other != image != commented(image, 8)
     with Image.open(io.BytesIO(image)) as before, Image.open(io.BytesIO(other)) as after:
         assert before.tobytes() == after.tobytes()
+
+
+def test_no_file_is_added_twice() -> None:
+    images = made_jpegs(3, (50, 40), 1)
+    forms: list[bytes] = []
+
+    class Line:
+        """Takes forms, and answers as a server that has taken them."""
+
+        status = 201
+
+        def request(self, _method: str, _path: str, body: bytes, _headers: dict[str, str]) -> None:
+            forms.append(body)
+
+        def getresponse(self) -> "Line":
+            return self
+
+        def read(self) -> None:
+            pass
+
+    for first in (0, 1000):
+        ask = posted_anew("/images", images, 4, first)
+        assert [ask(Line(), turn) for turn in range(3)] == [201] * 3
+    files = [part.partition(b"\r\n\r\n")[2] for form in forms for part in form.split(b"--images-of-a-request")[1:-1]]
+    assert len(set(files)) == len(files) == 24
+    assert all(Image.open(io.BytesIO(one)).size == (50, 40) for one in files)
 
 
 def test_a_load_is_summed_up() -> None:

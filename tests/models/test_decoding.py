@@ -73,9 +73,9 @@ def test_the_bits_are_those_of_a_thread(decoder: Decoder, name: str, fit: str) -
         one, other = decoder.square(data, preprocessing), here.square(data, preprocessing)
         for awaited in (decoder, here):
             found = asyncio.run(awaited.square_async(data, preprocessing))
-            np.testing.assert_array_equal(found.levels, other.levels)
+            np.testing.assert_array_equal(found.pixels, other.pixels)
             assert (found.width, found.height, found.format) == (other.width, other.height, other.format)
-        np.testing.assert_array_equal(one.levels, other.levels)
+        np.testing.assert_array_equal(one.pixels, other.pixels)
         assert (one.width, one.height, one.format) == (other.width, other.height, other.format)
     assert decoder.size(data) == here.size(data) == (other.width, other.height)
     assert decoder.pixel_sha256(data) == here.pixel_sha256(data)
@@ -106,7 +106,7 @@ def test_a_crash_costs_its_image_only(decoder: Decoder, fault: str) -> None:
 
     def one(data: bytes) -> object:
         try:
-            return decoder.square(data, SQUARE).levels.tobytes()
+            return decoder.square(data, SQUARE).pixels.tobytes()
         except InputError as error:
             return type(error)
 
@@ -128,9 +128,9 @@ def test_while_an_event_loop_goes_on_a_crash_costs_its_image_only(decoder: Decod
 
     found = asyncio.run(run())
     assert isinstance(found.pop(1), ImageCrashed)
-    wanted = decoder.square(good, SQUARE).levels
+    wanted = decoder.square(good, SQUARE).pixels
     for one in found:
-        np.testing.assert_array_equal(one.levels, wanted)  # type: ignore[attr-defined]
+        np.testing.assert_array_equal(one.pixels, wanted)  # type: ignore[attr-defined]
     decoder.pool._starter.submit(int).result()  # by then the lost ones have been seen to
     assert decoder.pool.lost == lost + 2 and len(decoder.pool.pids) <= 2
 

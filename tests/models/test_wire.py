@@ -14,7 +14,7 @@ import uvloop
 from models.decoding.exchange import WorkerGone, exchange, exchange_async
 from models.decoding.wire import JOINED_BYTES, packed, read_message
 
-QUESTION = ({"task": "square"}, b"picture")
+QUESTION = (b'{"task": "square"}', b"picture")
 Exchange = Callable[..., tuple[dict[str, Any], bytes]]
 
 
@@ -60,7 +60,7 @@ def test_question_and_answer_arrive_whole(size: int, exchanged: Exchange) -> Non
 
     body = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
     with other_end(echo) as line:
-        assert exchanged(line, ({"n": size}, body), 20.0, size) == ({"n": size}, body)
+        assert exchanged(line, (b'{"n": %d}' % size, body), 20.0, size) == ({"n": size}, body)
 
 
 @each_way
@@ -90,7 +90,10 @@ def test_a_line_serves_threads_and_event_loops_in_turn(other_way: Exchange) -> N
     with other_end(slow_echo) as line:
         for turn in range(6):
             body = b"picture" * turn
-            assert (exchange if turn % 2 else other_way)(line, ({"n": turn}, body), 20.0, 100) == ({"n": turn}, body)
+            assert (exchange if turn % 2 else other_way)(line, (b'{"n": %d}' % turn, body), 20.0, 100) == (
+                {"n": turn},
+                body,
+            )
         line.shutdown(socket.SHUT_RDWR)
 
 
@@ -112,7 +115,7 @@ def test_patience_ends(kind: str, exchanged: Exchange) -> None:
     with other_end(slow) as line:
         try:
             with pytest.raises(TimeoutError):
-                exchanged(line, ({"task": "square"}, body), 0.3, 1000)
+                exchanged(line, (QUESTION[0], body), 0.3, 1000)
         finally:
             over.set()
     assert time.monotonic() - began >= 0.3

@@ -74,9 +74,14 @@ class Parts:
     slots: Slots
 
 
-async def _parts(request: Request) -> Parts:
+def parts_of(request: Request) -> Parts:
+    """What the application of a request holds."""
     state = request.app.state
     return Parts(state.core, state.slots)
+
+
+async def _parts(request: Request) -> Parts:  # a plain function would run in a thread
+    return parts_of(request)
 
 
 PartsDependency = Annotated[Parts, Depends(_parts)]

@@ -79,9 +79,10 @@ from app.upkeep.endpoints import router as upkeep_router
 from app.upkeep.service import HANDLERS as UPKEEP
 from index import set_scratch_folder, set_threads
 
-ROUTERS = (  # asked in turn for the path of each request: those that are asked most often come first
-    scoring_router,
-    search_router,
+# Asked first for the path of each request, and their routes are the application's own: a router within another has to
+# look for a path twice.
+QUICK_ROUTERS = (scoring_router, search_router)
+ROUTERS = (  # asked in turn: those that are asked most often come first
     images_router,
     page_router,
     collections_router,
@@ -284,6 +285,8 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
     app.add_middleware(Gate, access=settings.access)
     app.add_middleware(BodyDeadline, wait_s=settings.body_wait_s)
     app.mount("/static", PageFiles(packages=[("app", "static")]), name="static")
+    for router in QUICK_ROUTERS:
+        app.router.routes.extend(router.routes)
     for router in ROUTERS:
         reads_itself = all(map(reads_its_body, router.routes))
         app.include_router(router, dependencies=[] if reads_itself else [Depends(refuse_unknown_parameters)])

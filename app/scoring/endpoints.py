@@ -11,10 +11,11 @@ from app.bodies import parse, read_body
 from app.dependencies import PartsDependency
 from app.names import CollectionName
 from app.openapi import images_body
+from app.quick_route import QuickRoute
 from app.scoring import service
 from app.scoring.schemas import ScoreParameters
 
-router = APIRouter(tags=["anomaly"])
+router = APIRouter(tags=["anomaly"], route_class=QuickRoute)
 
 EXAMPLE = {
     "scorer": "dn2",

@@ -11,10 +11,11 @@ from app.bodies import parse, read_body
 from app.dependencies import PartsDependency
 from app.names import CollectionName
 from app.openapi import images_body
+from app.quick_route import QuickRoute
 from app.search import service
 from app.search.schemas import QueryParameters
 
-router = APIRouter(tags=["search"])
+router = APIRouter(tags=["search"], route_class=QuickRoute)
 EXAMPLE = {
     "fingerprint": "5b1f…",
     "weights": "embedded",

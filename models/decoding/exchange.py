@@ -58,23 +58,23 @@ async def exchange_async(
 ) -> tuple[dict[str, Any], bytes]:
     """`exchange` for an event loop, which goes on meanwhile. Who is cancelled leaves an answer on its way."""
     loop = asyncio.get_running_loop()
+    until = time.monotonic() + limit_s
     reading = _reading(body_max)
     try:
-        async with asyncio.timeout(limit_s):
-            for part in packed(*question):
-                left = memoryview(part)
-                while left:
-                    try:
-                        left = left[line.send(left[:SENT_BYTES], socket.MSG_DONTWAIT) :]
-                    except BlockingIOError:
-                        await _ready(line, loop.add_writer, loop.remove_writer)
-            wanted = next(reading)
-            while True:
-                await _ready(line, loop.add_reader, loop.remove_reader)
+        for part in packed(*question):
+            left = memoryview(part)
+            while left:
                 try:
-                    wanted = reading.send(line.recv(wanted, socket.MSG_DONTWAIT))
-                except BlockingIOError:  # it was said to be ready and is not: systems may
-                    continue
+                    left = left[line.send(left[:SENT_BYTES], socket.MSG_DONTWAIT) :]
+                except BlockingIOError:
+                    await _ready(line, loop.add_writer, loop.remove_writer, until)
+        wanted = next(reading)
+        while True:
+            await _ready(line, loop.add_reader, loop.remove_reader, until)
+            try:
+                wanted = reading.send(line.recv(wanted, socket.MSG_DONTWAIT))
+            except BlockingIOError:  # it was said to be ready and is not: systems may
+                continue
     except StopIteration as whole:
         return _answer(whole.value)
     except ConnectionError as error:
@@ -83,11 +83,15 @@ async def exchange_async(
         line.setblocking(True)  # for `exchange`: some event loops leave what they have watched without
 
 
-async def _ready(line: socket.socket, add: Callable[..., None], remove: Callable[[socket.socket], bool]) -> None:
+async def _ready(
+    line: socket.socket, add: Callable[..., None], remove: Callable[[socket.socket], bool], until: float
+) -> None:
+    """Wait until the line can be read or written. Raises TimeoutError."""
     ready = Awaited()
     add(line, ready.settle)
     try:
-        await ready.wait()
+        if not await ready.wait(_left(until)):
+            raise TimeoutError
     finally:
         remove(line)
 
@@ -124,8 +128,13 @@ def _answer(said: tuple[bytes, bytes]) -> tuple[dict[str, Any], bytes]:
 
 def _limit(line: socket.socket, which: int, until: float) -> None:
     """Have the kernel watch over the time: with `settimeout` Python makes three calls of each."""
+    whole, rest = divmod(max(_left(until), LEAST_S), 1.0)
+    line.setsockopt(socket.SOL_SOCKET, which, LIMIT.pack(int(whole), int(rest * 1e6)))
+
+
+def _left(until: float) -> float:
+    """Seconds until then. Raises TimeoutError where it has passed."""
     left = until - time.monotonic()
     if left <= 0:
         raise TimeoutError
-    whole, rest = divmod(max(left, LEAST_S), 1.0)
-    line.setsockopt(socket.SOL_SOCKET, which, LIMIT.pack(int(whole), int(rest * 1e6)))
+    return left

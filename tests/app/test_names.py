@@ -110,6 +110,9 @@ def test_a_percent_encoded_path_leads_nowhere(shared: TestClient, path: str, sta
 def test_a_bad_collection_name_is_refused_by_every_verb(shared: TestClient, name: str) -> None:
     for verb in ("PUT", "GET", "PATCH", "DELETE"):
         problem_of(shared.request(verb, f"/v1/collections/{name}", json={}), 422, "invalid")
+    for asked in ("anomaly", "query", "images"):
+        refused = problem_of(shared.post(f"/v1/collections/{name}/{asked}", json={}), 422, "invalid")
+        assert refused["errors"][0]["where"] == "path.c"
     shared.put("/v1/collections/c")
     problem_of(shared.put(f"/v1/collections/c/groups/{name}", json={"ids": ["a"]}), 422, "invalid")
 

@@ -8,18 +8,17 @@ makes it young again, so that a collector leaves it alone.
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from app.errors import BytesDamaged, NotFound
 
 DIGEST_BYTES = hashlib.sha256().digest_size
 IMAGES_LOCK = "images"  # shared by whoever writes images' bytes, held alone by the collector
-SYNCS_AT_ONCE = 8
+WRITTEN_TOGETHER = 16  # files that are open at once, for each request that adds
 PART = ".part-"  # begins the name of a file that is being written
 
 Lock = Callable[[], AbstractContextManager[object]]
@@ -68,13 +67,17 @@ class FolderFiles:
 
     def write(self, items: Iterable[tuple[str, bytes]]) -> None:
         """Store each (name, bytes); folders are synced once for the whole batch."""
-        targets = {self.path(name): data for name, data in items}
+        targets = {self.path(name): data for name, data in items}  # of one name the last
         # Also where the file is there already: whoever is storing it may not have come to sync the folders yet.
         folders = {folder for target in targets for folder in (self.folder, target.parent)}
         for folder in folders:
-            folder.mkdir(exist_ok=True)
-        _side_by_side(_keep, targets.items())
-        _side_by_side(_sync_folder, ((folder,) for folder in folders))
+            if not folder.is_dir():
+                folder.mkdir(exist_ok=True)
+        new = [(target, data) for target, data in targets.items() if not _is_renewed(target, data)]
+        for start in range(0, len(new), WRITTEN_TOGETHER):
+            _write(new[start : start + WRITTEN_TOGETHER])
+        for folder in folders:
+            _sync_folder(folder)
 
     def read(self, name: str) -> bytes:
         """The bytes of this name. Raises FileNotFoundError."""
@@ -169,22 +172,6 @@ class Thumbnails:
         return data if hashlib.sha256(data).digest() == kept[:DIGEST_BYTES] else None
 
 
-def _side_by_side(do: Callable[..., None], tasks: Iterable[tuple[Any, ...]]) -> None:
-    """Do it with the arguments of each task, some at a time.
-
-    Each waits for the disk, and a journalling file system takes those who wait together to it in one go.
-    """
-    with ThreadPoolExecutor(SYNCS_AT_ONCE, thread_name_prefix="sync") as threads:
-        for done in [threads.submit(do, *task) for task in tasks]:
-            done.result()
-
-
-def _keep(target: Path, data: bytes) -> None:
-    """Have these bytes in the file, young."""
-    if not _is_renewed(target, data):
-        _write(target, data)
-
-
 def _is_renewed(target: Path, data: bytes) -> bool:
     """Whether these very bytes are there already; their file is young again then."""
     try:
@@ -196,16 +183,33 @@ def _is_renewed(target: Path, data: bytes) -> bool:
     return True
 
 
-def _write(target: Path, data: bytes) -> None:
-    """Make the file with all of its bytes on disk, or leave nothing behind."""
-    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=PART, delete=False) as part:
-        try:
+def _write(files: Sequence[tuple[Path, bytes]]) -> None:
+    """Make these files with all of their bytes on disk, or leave none of those behind that have no name yet.
+
+    All are on their way to the disk before the first is waited for, so that it takes them in one go. Threads that wait
+    for one each take several times as much of the processor, and longer.
+    """
+    with ExitStack() as unfinished, ExitStack() as opened:
+        parts = []
+        for target, data in files:
+            descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=PART)
+            part = opened.enter_context(open(descriptor, "wb"))  # noqa: PTH123 - it is open already
+            unfinished.callback(Path(name).unlink, missing_ok=True)
             part.write(data)
             part.flush()
-            os.fsync(part.fileno())
-            Path(part.name).rename(target)
-        finally:
-            Path(part.name).unlink(missing_ok=True)  # by then it bears its name, or is not to stay
+            _send_off(descriptor)
+            parts.append((descriptor, Path(name), target))
+        for descriptor, _, _ in parts:
+            os.fsync(descriptor)
+        for _, part_path, target in parts:
+            part_path.rename(target)
+        unfinished.pop_all()
+
+
+def _send_off(descriptor: int) -> None:
+    """Have the system begin to write a file out, without waiting for it; where it does not, `fsync` will."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _changed_at(path: Path) -> datetime | None:

@@ -230,6 +230,14 @@ class NearestRows:
         """Search every row afresh when it is next asked for: the targets are searched in another way from now on."""
         self._known[:], self._complete[:] = 0, False
 
+    def replace(self, places: NDArray[np.intp], ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
+        """Follow others in the places of as many rows: `leave` and `enter` would copy all that stay."""
+        sighted = self._as_sighted(vectors)
+        self.ids[places], self._vectors[places], self._sighted[places] = ids, vectors, sighted
+        self._squares[places] = _squares(sighted)
+        self._nearest.ids[places], self._nearest.distances[places] = -1, np.inf
+        self._known[places], self._complete[places] = 0, False
+
     def leave(self, ids: NDArray[np.int64]) -> None:
         """Stop following rows; unknown ones are ignored."""
         stay = ~np.isin(self.ids, ids)
@@ -239,7 +247,7 @@ class NearestRows:
         self._known, self._complete = self._known[stay], self._complete[stay]
 
     def targets_added(self, ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
-        """Merge targets that were just added, none of which may be a row."""
+        """Merge targets that were just added, none of which may be a row that has been searched."""
         for start in range(0, ids.size, _MERGE_ROWS):
             part = slice(start, start + _MERGE_ROWS)
             rows = np.flatnonzero(self._complete | (self._known > 0))  # the others are still to be searched
@@ -273,8 +281,11 @@ class NearestRows:
         """
         newcomers = self._as_sighted(vectors)
         row_squares, new_squares = self._squares[rows], _squares(newcomers)
-        sighted = self._sighted if rows.size == self.ids.size else self._sighted[rows]
-        squares = row_squares[:, None] + new_squares - 2.0 * (sighted @ newcomers.T)
+        if 2 * rows.size > self.ids.size:  # multiplying by them all is quicker than copying most of them
+            products = (self._sighted @ newcomers.T)[rows]
+        else:
+            products = self._sighted[rows] @ newcomers.T
+        squares = row_squares[:, None] + new_squares - 2.0 * products
         rounding = 2.0 * (self._targets.width + 16) * 2.0**-24
         slack = rounding * (np.sqrt(row_squares)[:, None] + np.sqrt(new_squares)) ** 2
 
@@ -431,14 +442,17 @@ class LeaveOneOutTable:
         pool_keys = np.concatenate([self._row_keys, keys])
         chosen = np.lexsort((pool_ids, pool_keys))[: self._limit]
         rows_before = self._nearest.ids.size
-        evicted = np.setdiff1d(np.arange(rows_before), chosen)
-        entering = chosen[chosen >= rows_before]
-        self._leave(self._nearest.ids[evicted])
+        is_evicted = np.ones(rows_before, dtype=np.bool_)
+        is_evicted[chosen[chosen < rows_before]] = False
+        evicted, entering = np.flatnonzero(is_evicted), chosen[chosen >= rows_before]
+        replacing, further = entering[: evicted.size], entering[evicted.size :]  # as many as leave always enter
+        if evicted.size:
+            self._nearest.replace(evicted, pool_ids[replacing], self._index.vectors(pool_ids[replacing]))
+            self._row_keys[evicted] = pool_keys[replacing]
         self._nearest.targets_added(ids, self._index.vectors(ids))
-        self._enter(pool_ids[entering], pool_keys[entering])
+        self._enter(pool_ids[further], pool_keys[further])
         if ids.size <= _EAGER_ROWS:
-            rows = self._nearest.ids.size
-            self._nearest.search_rows(np.arange(rows - entering.size, rows))
+            self._nearest.search_rows(np.concatenate([evicted, np.arange(rows_before, self._nearest.ids.size)]))
 
     def remove(self, ids: NDArray[np.int64]) -> None:
         """Stop following images the index has just lost; unknown ids are ignored."""

@@ -19,7 +19,7 @@ from models.errors import InputError
 
 # What the event loop does in one go, less than half a millisecond: beyond it a thread does everything.
 BYTES_MAX = 2**20  # sent to a decoder
-SIDE_MAX = 128  # pixels of the square that is normalised
+SIDE_MAX = 128  # pixels of the square that comes back
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ class ImageTooLarge(InputError):
 
 
 class ImageCrashed(InputError):
-    """Decoding the image ends the process that does it, at the second try too."""
+    """Decoding the image ends the process that does it, at the second try too, or has it answer what no picture is."""
 
 
 class ImageTooSlow(InputError):

@@ -116,6 +116,11 @@ class Preprocessing:
         }
 
     @cached_property
+    def bounds(self) -> tuple[float, float]:
+        """The lowest and the highest number that a pixel can become."""
+        return float(self._table.min()), float(self._table.max())
+
+    @cached_property
     def _table(self) -> NDArray[np.float32]:
         level = np.arange(256, dtype=np.float64) / 255.0
         rows = [(level - mean) / std for mean, std in zip(self.mean, self.std, strict=True)]

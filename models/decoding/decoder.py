@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from models.decoding.pool import DecodingPool
 from models.decoding.tasks import GREY_SIDE, TASKS, Answer
-from models.errors import ImageTooLarge, ImageUnreadable, InputError, ParameterInvalid
+from models.errors import ImageCrashed, ImageTooLarge, ImageUnreadable, InputError, ParameterInvalid
 from models.images import ImageLimits
 from models.preprocessing import Preprocessing
 
@@ -51,7 +51,7 @@ class Decoder:
         else:
             question, body_max = _square_question(self.limits, preprocessing)
             answer = self.pool.run(question, data, body_max=body_max, wait_s=wait_s)
-        return _square(answer, preprocessing.image_size)
+        return _square(answer, preprocessing)
 
     async def square_async(self, data: bytes, preprocessing: Preprocessing, *, wait_s: float = 60.0) -> Square:
         """`square` for an event loop, which goes on meanwhile: in a process or else in a thread."""
@@ -59,7 +59,7 @@ class Decoder:
             return await asyncio.to_thread(self.square, data, preprocessing, wait_s=wait_s)
         question, body_max = _square_question(self.limits, preprocessing)
         answer = await self.pool.run_async(question, data, body_max=body_max, wait_s=wait_s)
-        return _square(answer, preprocessing.image_size)
+        return _square(answer, preprocessing)
 
     def size(self, data: bytes, *, wait_s: float = 60.0) -> tuple[int, int]:
         """Width and height of the upright image."""
@@ -123,6 +123,16 @@ def _unless_refused(answer: Answer) -> Answer:
     return answer
 
 
-def _square(answer: Answer, side: int) -> Square:
+def _square(answer: Answer, preprocessing: Preprocessing) -> Square:
+    """What a process answered, which an image may have taken over.
+
+    Raises ImageCrashed: it is no square that this preprocessing could make.
+    """
     facts, body = _unless_refused(answer)
-    return Square(pixels=np.frombuffer(body, np.float32).reshape(3, side, side), **facts)
+    side = preprocessing.image_size
+    if len(body) == BYTES_A_PLACE * side * side:
+        pixels = np.frombuffer(body, np.float32).reshape(3, side, side)
+        lowest, highest = preprocessing.bounds
+        if lowest <= pixels.min() and pixels.max() <= highest:  # false of what is no number, too
+            return Square(pixels=pixels, **facts)
+    raise ImageCrashed("`image` must be one that decodes; got one whose pixels come out as no picture has them.")

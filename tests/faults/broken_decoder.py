@@ -2,8 +2,10 @@
 
 import ctypes
 import os
+import struct
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,16 @@ from models.images import ImageLimits
 
 COMMAND = (sys.executable, "-m", "tests.faults.broken_decoder")
 MARK = b"oddity-fault:"
+LIES: dict[str, Callable[[bytes], bytes]] = {
+    "nan": lambda body: body[:-4] + struct.pack("<f", float("nan")),
+    "huge": lambda body: body[:-4] + struct.pack("<f", 1e30),
+    "short": lambda body: body[:-4],
+}
 
 
 def marked(image: bytes, fault: str) -> bytes:
-    """An image with a fault after its end: `abort`, `segfault`, `sleep`, `hoard`, `raise` or `once:PATH`."""
+    """An image with a fault after its end: `abort`, `segfault`, `sleep`, `hoard`, `raise`, `once:PATH`, or
+    `nan`, `huge` or `short` for an answer that lies."""
     return image + MARK + fault.encode()
 
 
@@ -40,7 +48,8 @@ def breaking(task: Task) -> Task:
         elif fault.startswith("once:") and not Path(fault[5:]).exists():
             Path(fault[5:]).touch()
             os.abort()
-        return task(data, limits, parameters)
+        facts, body = task(data, limits, parameters)
+        return facts, LIES[fault](body) if fault in LIES else body
 
     return run_task
 

@@ -117,6 +117,16 @@ def test_a_crash_costs_its_image_only(decoder: Decoder, fault: str) -> None:
     assert len(decoder.pool.pids) <= 2
 
 
+@pytest.mark.parametrize("lie", ["nan", "huge", "short"])
+def test_what_no_picture_is_goes_no_further(decoder: Decoder, lie: str) -> None:
+    good = png(1)
+    with pytest.raises(ImageCrashed, match="as no picture has them"):
+        decoder.square(marked(good, lie), SQUARE)
+    with pytest.raises(ImageCrashed, match="as no picture has them"):
+        asyncio.run(decoder.square_async(marked(good, lie), SQUARE))
+    np.testing.assert_array_equal(decoder.square(good, SQUARE).pixels, Decoder(LIMITS).square(good, SQUARE).pixels)
+
+
 @pytest.mark.parametrize("fault", ["abort", "segfault"])
 def test_while_an_event_loop_goes_on_a_crash_costs_its_image_only(decoder: Decoder, fault: str) -> None:
     assert decoder.pool is not None

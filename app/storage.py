@@ -9,7 +9,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -193,8 +193,8 @@ def _write(files: Sequence[tuple[Path, bytes]]) -> None:
         parts = []
         for target, data in files:
             descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=PART)
-            part = opened.enter_context(open(descriptor, "wb"))  # noqa: PTH123 - it is open already
             unfinished.callback(Path(name).unlink, missing_ok=True)
+            part = opened.enter_context(open(descriptor, "wb"))  # noqa: PTH123 - it is open already
             part.write(data)
             part.flush()
             _send_off(descriptor)
@@ -209,7 +209,8 @@ def _write(files: Sequence[tuple[Path, bytes]]) -> None:
 def _send_off(descriptor: int) -> None:
     """Have the system begin to write a file out, without waiting for it; where it does not, `fsync` will."""
     if hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        with suppress(OSError):  # not every file system takes advice
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _changed_at(path: Path) -> datetime | None:

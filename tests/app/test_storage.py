@@ -92,6 +92,18 @@ def test_files_of_a_batch_are_on_their_way_before_one_is_waited_for(
     assert waited_for == [WRITTEN_TOGETHER] * WRITTEN_TOGETHER + [many] * 4
 
 
+def test_a_file_system_that_takes_no_advice_is_written_to_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(*_: int) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "posix_fadvise", refusing, raising=False)
+    files = FolderFiles(tmp_path / "images")
+    files.write([(sha(b"a"), b"a")])
+    assert files.read(sha(b"a")) == b"a"
+
+
 def test_a_batch_of_which_one_file_fails_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rename, spoilt = Path.rename, sha(b"b")
 

@@ -20,12 +20,11 @@ from benchmarks.clients import posted, run_load
 from benchmarks.errors import BenchmarkRefused
 from benchmarks.job_pressure import running_server
 from benchmarks.report import table
-from benchmarks.speed import BATCH_SENT, SIZES, C, add_images, add_steadily, made_jpegs
+from benchmarks.speed import BATCH_SENT, SIZES, TURN_IMAGES, C, add_images, add_steadily, made_jpegs
 
 TREES = ("other", "this")
 KEYS = ("images_per_s", "p50_ms", "p99_ms", "cpu_ms")
 WARM_S = 2.0
-TURN_IMAGES = 1_000_000  # numbers that a turn of adding has for its files
 ROOT = Path(__file__).resolve().parent.parent
 Say = Callable[[str], None]
 

@@ -591,7 +591,7 @@ def speed(
     backbone: Annotated[list[str] | None, typer.Option(help="torchvision ResNet; repeat it.")] = None,
     size: Annotated[list[str] | None, typer.Option(help="small, medium or large JPEGs; repeat it.")] = None,
     part: Annotated[
-        list[str] | None, typer.Option(help="decoder, network, baseline, service or stages; repeat it.")
+        list[str] | None, typer.Option(help="decoder, network, baseline, service, stages or bars; repeat it.")
     ] = None,
     precision: Annotated[
         list[str] | None, typer.Option(help="exact, float32, bf16 or int8, of the network alone; repeat it.")
@@ -604,6 +604,7 @@ def speed(
     images: Annotated[int, typer.Option(min=1, help="Different images of each size.")] = SpeedPlan().images,
     bank: Annotated[int, typer.Option(min=3, help="Images of the collection.")] = SpeedPlan().bank,
     seconds: Annotated[float, typer.Option(min=0.1, help="Length of each measurement.")] = SpeedPlan().seconds,
+    turns: Annotated[int, typer.Option(min=1, help="Turns of what the bars compare.")] = SpeedPlan().turns,
     image_size: SizeOption = None,
     weights: Annotated[
         str | None, typer.Option(help="embedded, stand-in or file:PATH [default: embedded where there are any].")
@@ -629,6 +630,7 @@ def speed(
             images=images,
             bank=bank,
             seconds=seconds,
+            turns=turns,
             image_size=image_size,
             weights=weights,
             threads=threads,

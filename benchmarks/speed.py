@@ -453,7 +453,7 @@ def speed_text(found: dict[str, Any]) -> list[str]:
         if "service" in one:
             lines += _service_text(one, found["plan"]["batch"])
         if one["ratios"]:
-            lines += _bars_text(one["ratios"], found["plan"]["batch"])
+            lines += _bars_text(one["ratios"], found["plan"])
     return lines
 
 
@@ -483,7 +483,7 @@ def _service_text(one: dict[str, Any], batch: int) -> list[str]:
     return lines + table(["service", "adding, images/s", "start, s", "memory idle, MiB", "at most, MiB"], rows)
 
 
-def _bars_text(ratios: dict[str, dict[str, list[float]]], batch: int) -> list[str]:
+def _bars_text(ratios: dict[str, dict[str, list[float]]], plan: dict[str, Any]) -> list[str]:
     bars = {
         "service_over_ceiling": f"at least {BAR_OF_CEILING:g}",
         "batched_over_ceiling": "",
@@ -504,7 +504,7 @@ def _bars_text(ratios: dict[str, dict[str, list[float]]], batch: int) -> list[st
         for name, bar in bars.items()
     ]
     told = (
-        f"Measured in turns of {TURN_S:g} s each: scoring by {MANY} clients, batched by {SEVERAL} who send {batch} "
-        f"images a request, adding by one who sends {BATCH_SENT}."
+        f"Measured in turn for {min(plan['seconds'], TURN_S):g} s each: scoring by {MANY} clients, batched by {SEVERAL} "
+        f"who send {plan['batch']} images a request, adding by one who sends {BATCH_SENT}."
     )
     return [told, "", *table(["ratio", "median", "of the turns", "bar"], rows)]

@@ -504,7 +504,7 @@ def _bars_text(ratios: dict[str, dict[str, list[float]]], plan: dict[str, Any]) 
         for name, bar in bars.items()
     ]
     told = (
-        f"Measured in turn for {min(plan['seconds'], TURN_S):g} s each: scoring by {MANY} clients, batched by {SEVERAL} "
-        f"who send {plan['batch']} images a request, adding by one who sends {BATCH_SENT}."
+        f"Measured in turn for {min(plan['seconds'], TURN_S):g} s each: scoring by {MANY} clients, batched by "
+        f"{SEVERAL} who send {plan['batch']} images a request, adding by one who sends {BATCH_SENT}."
     )
     return [told, "", *table(["ratio", "median", "of the turns", "bar"], rows)]

@@ -80,11 +80,12 @@ def parts_of(request: Request) -> Parts:
     return Parts(state.core, state.slots)
 
 
-async def _parts(request: Request) -> Parts:  # a plain function would run in a thread
+async def parts_asked(request: Request) -> Parts:  # a plain function would run in a thread
+    """The same, as a dependency."""
     return parts_of(request)
 
 
-PartsDependency = Annotated[Parts, Depends(_parts)]
+PartsDependency = Annotated[Parts, Depends(parts_asked)]
 CoreDependency = Annotated[Core, Depends(of_application("core"))]
 SlotsDependency = Annotated[Slots, Depends(of_application("slots"))]
 ProbesDependency = Annotated[Slots, Depends(of_application("probes"))]  # they answer while the other slots are taken

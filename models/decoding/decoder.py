@@ -18,7 +18,7 @@ from models.preprocessing import Preprocessing
 THUMBNAIL_SIDE = 256
 ANY_SIDE = 32  # where only the size is wanted, the image may be decoded as small as that
 BYTES_A_PIXEL = 8  # of an answer, at most: three copies that are hardly packed
-BYTES_A_PLACE = 12  # of a square: three channels of float32
+SQUARE_BYTES_A_PIXEL = 12  # three channels of float32
 REFUSALS = {one.__name__: one for one in (ImageTooLarge, ImageUnreadable, ParameterInvalid)}
 
 
@@ -106,7 +106,7 @@ class Decoder:
 
 def _question(task: str, limits: ImageLimits, parameters: dict[str, Any]) -> tuple[bytes, int]:
     """What a process is asked, and how many bytes its answer may have."""
-    body_max = 2**20 + BYTES_A_PLACE * parameters.get("image_size", 0) ** 2 + BYTES_A_PIXEL * limits.pixels_max
+    body_max = 2**20 + SQUARE_BYTES_A_PIXEL * parameters.get("image_size", 0) ** 2 + BYTES_A_PIXEL * limits.pixels_max
     return json.dumps({"task": task, "limits": asdict(limits), "parameters": parameters}).encode(), body_max
 
 
@@ -130,7 +130,7 @@ def _square(answer: Answer, preprocessing: Preprocessing) -> Square:
     """
     facts, body = _unless_refused(answer)
     side = preprocessing.image_size
-    if len(body) == BYTES_A_PLACE * side * side:
+    if len(body) == SQUARE_BYTES_A_PIXEL * side * side:
         pixels = np.frombuffer(body, np.float32).reshape(3, side, side)
         lowest, highest = preprocessing.bounds
         if lowest <= pixels.min() and pixels.max() <= highest:  # false of what is no number, too

@@ -7,7 +7,8 @@ from PIL import Image
 
 from benchmarks.clients import Load, commented, cpu_seconds, memory_mib, posted_anew
 from benchmarks.errors import BenchmarkRefused
-from benchmarks.speed import PARTS, SpeedPlan, _ratios, made_jpegs, measure_speed, speed_text
+from benchmarks.speed import PARTS, SpeedPlan, _ratios, _server, add_steadily, made_jpegs, measure_speed, speed_text
+from models.backbones.embedder import EmbeddingSpec
 
 
 def test_made_jpegs_are_seeded_and_of_the_size() -> None:
@@ -105,6 +106,15 @@ def test_the_parts_in_this_process_are_measured() -> None:
     assert found["decoder"]["small"]["images_per_s"] > 0 and found["baseline"]["small"]["images_per_s"] > 0
     assert set(found["network"]) == {"served", "openvino float32", "torch float32"}
     assert not found["ratios"]  # which need a server
+
+
+@pytest.mark.slow
+def test_images_that_are_there_already_are_not_counted_as_added() -> None:
+    images = made_jpegs(2, (50, 40), 1)
+    with _server(TINY, EmbeddingSpec(weights="stand-in", image_size=32), None, images) as (url, pid, _):
+        assert add_steadily(url, pid, images, 0.2)["images_per_s"] > 0
+        with pytest.raises(BenchmarkRefused, match="must make as many"):
+            add_steadily(url, pid, images, 0.2)  # under the same numbers
 
 
 @pytest.mark.slow

@@ -117,27 +117,31 @@ def test_bytes_that_are_about_to_get_their_row_stay(core: Core, open_another: Op
 class Overtaken(FolderFiles):
     """Files where somebody else wants to store the bytes at the very moment they are deleted."""
 
-    def __init__(self, folder: Path, write: Callable[[], object]) -> None:
+    def __init__(self, folder: Path, write: Callable[[], object], patience_s: float) -> None:
         super().__init__(folder)
         self._write_other = write
+        self._patience_s = patience_s
         self.waited: bool | None = None
 
     def remove(self, name: str) -> None:
         """Let the other begin, give it time, and delete."""
         other = threading.Thread(target=self._write_other)
         other.start()
-        other.join(1.0)
+        other.join(self._patience_s)
         self.waited = other.is_alive()
         super().remove(name)
         self.other = other
 
 
-def overtaken(core: Core, writer: Core, data: bytes) -> Overtaken:
-    """A collector meets a writer between its last look and the deletion; the files after both are done."""
+def overtaken(core: Core, writer: Core, data: bytes, patience_s: float = 1.0) -> Overtaken:
+    """A collector meets a writer between its last look and the deletion; the files after both are done.
+
+    A writer that waits for the collector outlasts any patience; one that does not may be slow on a busy machine.
+    """
     store(core, data)
     delete(core, data)
     age(core, data)
-    files = Overtaken(core.settings.data / "images", lambda: store(writer, data))
+    files = Overtaken(core.settings.data / "images", lambda: store(writer, data), patience_s)
     collecting = dataclasses.replace(core, store=ImageStore(files))
     assert collect_files(collecting, sha(data)[:2]) == Collected(images=1)
     files.other.join(PATIENCE_S)
@@ -156,7 +160,7 @@ def test_without_the_lock_they_would_be_lost(core: Core, open_another: OpenCore)
     """The negative control: a writer that does not hold the lock."""
     data = png(1)
     other = open_another()
-    files = overtaken(core, dataclasses.replace(other, store=ImageStore(other.store.files)), data)
+    files = overtaken(core, dataclasses.replace(other, store=ImageStore(other.store.files)), data, PATIENCE_S)
     assert not files.waited
     assert not core.store.exists(sha(data))
 

@@ -84,6 +84,7 @@ class Embedders:
         self.default_weights = default_weights() if settings.weights == "default" else settings.weights
         self.default_backbone = settings.backbone
         self.default_image_size = settings.image_size
+        self.default_pooling = settings.pooling
 
     def specification(self, embedding: dict[str, Any]) -> EmbeddingSpec:
         """The specification that collection settings or a stored row describe."""
@@ -187,7 +188,10 @@ class Embedders:
         """The embedder that new collections get unless they ask for another."""
         return self.get(
             EmbeddingSpec(
-                backbone=self.default_backbone, weights=self.default_weights, image_size=self.default_image_size
+                backbone=self.default_backbone,
+                weights=self.default_weights,
+                image_size=self.default_image_size,
+                pooling=self.default_pooling,
             )
         )
 

@@ -108,6 +108,13 @@ class Settings(BaseSettings):
         int | None,
         Field(ge=32, le=1024, description="Default side in pixels of the network's input; unset: the weights' own."),
     ] = None
+    pooling: Annotated[
+        Literal["mean", "sqrt_mean"],
+        Field(
+            description="Default of new collections: how feature maps become a vector, by the average of each channel "
+            "or the square root of it."
+        ),
+    ] = "mean"
     threads: Annotated[
         int | None, Field(ge=1, le=256, description="Thread budget of network and search; unset: all cores.")
     ] = None

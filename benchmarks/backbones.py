@@ -71,10 +71,13 @@ class ServedVectors:
         side = identity.preprocessing.image_size
         label = Path(spec.weights).stem if spec.weights.startswith("file:") else spec.weights
         self.name = f"{identity.backbone}, {label}, {side} px"
+        if identity.pooling != "mean":
+            self.name += f", {identity.pooling}"
         self.facts: Mapping[str, Any] = {
             "backbone": identity.backbone,
             "fingerprint": identity.fingerprint,
             "image_size": side,
+            "pooling": identity.pooling,
             "teachers": _teachers(spec),
         }
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 from rich.markdown import Markdown
@@ -59,6 +59,7 @@ from benchmarks.setting import setting
 from benchmarks.speed import SpeedPlan, measure_speed, speed_text
 from benchmarks.supervision import Supervision
 from models.backbones.embedder import EmbeddingSpec
+from models.backbones.engine import FeaturePooling
 from models.errors import ModelsError
 
 SEED = 0
@@ -375,6 +376,10 @@ def backbones(
     image_size: Annotated[
         list[int] | None, typer.Option(help="Side of the networks' input; repeat it [default: the weights' own].")
     ] = None,
+    pooling: Annotated[
+        list[str] | None,
+        typer.Option(help="mean or sqrt_mean: how maps become vectors; repeat it [default: the service's]."),
+    ] = None,
     teacher: Annotated[
         Path | None,
         typer.Option(exists=True, dir_okay=False, help="A TFLite or OpenVINO classifier to compare with."),
@@ -398,9 +403,10 @@ def backbones(
     cache, threads = out / "vectors", len(os.sched_getaffinity(0))
     with _sentences(), _opened(settings) as embedders, images_progress() as progress:
         networks: list[Vectors] = [
-            ServedVectors(embedders, _specification(settings, one, backbone, side), cache)
+            ServedVectors(embedders, _specification(settings, one, backbone, side, way), cache)
             for one in weights or (None,)
             for side in image_size or (None,)
+            for way in pooling or (None,)
         ]
         if teacher is not None:
             networks += [TeacherVectors(teacher, side, cache, threads) for side in teacher_size or [224]]
@@ -888,7 +894,11 @@ def _sentences() -> Iterator[None]:
 
 
 def _specification(
-    settings: Settings, weights: str | None, backbone: str | None, image_size: int | None
+    settings: Settings,
+    weights: str | None,
+    backbone: str | None,
+    image_size: int | None,
+    pooling: str | None = None,
 ) -> EmbeddingSpec:
     with _sentences(), _opened(settings) as embedders:
         source = weights or embedders.default_weights
@@ -898,4 +908,5 @@ def _specification(
             backbone=backbone or embedders.default_backbone,
             weights=source,
             image_size=image_size or embedders.default_image_size,
+            pooling=cast("FeaturePooling", pooling or embedders.default_pooling),  # which is checked
         )

@@ -124,6 +124,7 @@ def _defaults(core: Core) -> dict[str, Any]:
         "backbone": core.embedders.default_backbone,
         "weights": core.embedders.default_weights,
         "image_size": core.embedders.default_image_size,
+        "pooling": core.embedders.default_pooling,
     }
 
 
@@ -157,7 +158,7 @@ def _shown(session: Session, row: CollectionRow) -> dict[str, Any]:
     runtime = repository.runtime(session, row)
     return {
         "name": row.name,
-        **row.settings,
+        **CollectionSettings(**row.settings).model_dump(mode="json"),  # with what older rows do not name
         "fingerprint": embedding.fingerprint,
         "embedding": embedding.identity,
         "embedding_version": embedding.id,

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-EMBEDDING_FIELDS = ("backbone", "weights", "stages", "image_size", "fit")
+EMBEDDING_FIELDS = ("backbone", "weights", "stages", "image_size", "fit", "pooling")
 
 
 class CollectionSettings(BaseModel):
@@ -30,6 +30,13 @@ class CollectionSettings(BaseModel):
     fit: Annotated[
         Literal["squash", "crop"], Field(description="Whole image resized to a square, or short side and centre crop.")
     ] = "squash"
+    pooling: Annotated[
+        Literal["mean", "sqrt_mean"],
+        Field(
+            description="Feature maps become a vector by the average of each channel, or by the square root of it, so "
+            "that the strongest weigh less."
+        ),
+    ] = "mean"
     metric: Annotated[Literal["cosine", "l2"], Field(description="Distance between embeddings.")] = "cosine"
     normalize: Annotated[
         bool, Field(description="With l2: bring embeddings to unit length first. Cosine always does.")

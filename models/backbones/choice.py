@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.backbones import openvino_engine, torch_engine
-from models.backbones.engine import Engine
+from models.backbones.engine import Engine, FeaturePooling
 from models.backbones.openvino_engine import OpenVinoEngine, build_graph
 from models.backbones.parity import EDITION, Parity, kept_parity, measure_parity
 from models.backbones.quantisation import range_names, ranges_sha256
@@ -72,6 +72,7 @@ class Network:
     preprocessing: Preprocessing
     ranges: Mapping[str, float] | None = None  # of activations, for 8-bit integers, where the weights bring them
     ranges_side: int | None = None  # of the images that they were measured on
+    pooling: FeaturePooling = "mean"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +151,15 @@ class _Judges:
 
     def _loaded(self, precision: str, ranges: Mapping[str, float] | None) -> TorchEngine:
         one = self._network
-        return TorchEngine(one.backbone, one.tensors, one.stages, self._threads, precision=precision, ranges=ranges)
+        return TorchEngine(
+            one.backbone,
+            one.tensors,
+            one.stages,
+            self._threads,
+            precision=precision,
+            ranges=ranges,
+            pooling=one.pooling,
+        )
 
 
 def _candidates(choice: EngineChoice, *, is_int8_usual: bool) -> Iterator[tuple[str, str]]:
@@ -192,10 +201,17 @@ def _made(
     if kind != "openvino":
         device = "cuda" if kind == "cuda" else "cpu"
         return TorchEngine(
-            network.backbone, network.tensors, network.stages, threads, device=device, precision=name, ranges=ranges
+            network.backbone,
+            network.tensors,
+            network.stages,
+            threads,
+            device=device,
+            precision=name,
+            ranges=ranges,
+            pooling=network.pooling,
         )
     side = network.preprocessing.image_size
-    graph = build_graph(network.backbone, network.tensors, network.stages, side, ranges)
+    graph = build_graph(network.backbone, network.tensors, network.stages, side, ranges, network.pooling)
     return OpenVinoEngine(graph, name, threads, is_exact=precision == "exact", niceness=niceness)
 
 
@@ -212,6 +228,7 @@ def _measured(
         "backbone": network.backbone,
         "weights": network.weights_sha256,
         "stages": list(network.stages),
+        "pooling": network.pooling,
         "preprocessing": network.preprocessing.describe(),
         "engine": engine.name,
         "precision": engine.precision,

@@ -5,11 +5,12 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.backbones.engine import BATCH_MAX, BATCH_SIZES, POOLED, Engine, stage_output
+from models.backbones.engine import BATCH_MAX, BATCH_SIZES, POOLED, Engine, FeaturePooling, stage_output
 from models.backbones.record import STAGES
 from models.decoding.decoder import Decoder, Square
 from models.errors import FingerprintMismatch, ParameterInvalid
@@ -29,6 +30,7 @@ class EmbeddingSpec:
     stages: tuple[int, ...] = (4,)
     image_size: int | None = None
     fit: Fit = "squash"
+    pooling: FeaturePooling = "mean"
 
     def __post_init__(self) -> None:
         if not _WEIGHTS.fullmatch(self.weights):
@@ -38,6 +40,10 @@ class EmbeddingSpec:
         if not self.stages or tuple(sorted(set(self.stages))) != tuple(self.stages) or set(self.stages) - set(STAGES):
             raise ParameterInvalid(
                 f"`stages` of an embedding must be some of 1, 2, 3, 4, ascending, each once; got {self.stages}."
+            )
+        if self.pooling not in get_args(FeaturePooling):
+            raise ParameterInvalid(
+                f"`pooling` of an embedding must be one of {', '.join(get_args(FeaturePooling))}; got {self.pooling}."
             )
 
 
@@ -50,7 +56,7 @@ class EmbeddingIdentity:
     weights_sha256: str  # of the tensors, not of the file that held them
     stages: tuple[int, ...]
     preprocessing: Preprocessing
-    pooling: str = "mean"
+    pooling: FeaturePooling
     fingerprint: str = field(init=False)
     """SHA-256 in hex over the canonical JSON of what decides a vector."""
 
@@ -145,7 +151,7 @@ class Embedder:
         return [PreparedImage(one, side, side, "pixels", self._preparation) for one in pixels]
 
     def embed(self, prepared: Sequence[PreparedImage]) -> NDArray[np.float32]:
-        """Global averages of the selected stages, one row an image, in the order given.
+        """Global averages of the selected stages, or their square roots, one row an image, in the order given.
 
         Shapes: n images -> (n, width).
         Promise: at one padded batch size a row has the same bits whatever its mates and its place; between

@@ -1,7 +1,7 @@
 """What runs a backbone: the interface that every engine offers."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,13 @@ BATCH_SIZES = (1, 2, 4, 8, 16)
 BATCH_MAX = BATCH_SIZES[-1]
 
 POOLED = "pooled"
+
+FeaturePooling = Literal["mean", "sqrt_mean"]
+"""How a map of features becomes a part of the vector: the average of each channel, or the square root of that average.
+
+The root is power normalisation (Perronnin, Sánchez and Mensink, ECCV 2010, section 3.1, α = 1/2): a few channels that
+answer strongly outweigh the others less. Maps follow a ReLU, so no average is negative.
+"""
 
 
 def stage_output(stage: int) -> str:

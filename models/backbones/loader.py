@@ -91,6 +91,7 @@ def load_embedder(
         weights_sha256=tensors_sha256(tensors),
         stages=spec.stages,
         preprocessing=preprocessing,
+        pooling=spec.pooling,
     )
     network = Network(
         record.name,
@@ -100,6 +101,7 @@ def load_embedder(
         preprocessing,
         source.ranges,
         source.ranges_side,
+        spec.pooling,
     )
     chosen = choose_engine(network, choice, threads)
     return Embedder(identity, chosen.engine, record.stage_widths, chosen.comparable_with)

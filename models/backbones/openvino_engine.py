@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.backbones.engine import BATCH_MAX, BATCH_SIZES, POOLED, stage_output
+from models.backbones.engine import BATCH_MAX, BATCH_SIZES, POOLED, FeaturePooling, stage_output
 from models.backbones.network import FoldedNetwork, folded_network
 from models.backbones.quantisation import LEVELS, later_convolutions, rounded_weights
 from models.backbones.record import STAGES
@@ -155,6 +155,7 @@ def build_graph(
     stages: Sequence[int],
     image_size: int,
     ranges: Mapping[str, float] | None = None,
+    pooling: FeaturePooling = "mean",
 ) -> Any:
     """The network as an OpenVINO graph with outputs "pooled" and "stage1" to "stage4" in float32.
 
@@ -168,10 +169,16 @@ def build_graph(
     require_openvino()
     network = folded_network(backbone, tensors)
     image = ops.parameter([openvino.Dimension(1, BATCH_MAX), 3, image_size, image_size], np.float32, name="image")
-    return _graph(network, image, stages, ranges)
+    return _graph(network, image, stages, ranges, pooling)
 
 
-def _graph(network: FoldedNetwork, image: Any, stages: Sequence[int], ranges: Mapping[str, float] | None) -> Any:
+def _graph(
+    network: FoldedNetwork,
+    image: Any,
+    stages: Sequence[int],
+    ranges: Mapping[str, float] | None,
+    pooling: FeaturePooling,
+) -> Any:
     features = ops.relu(_convolved(image, network.stem[0], "conv1"))
     if ranges is not None:  # before the maximum, which then compares bytes; after it would be the same
         features = _rounded(features, ranges["layer1.0"])
@@ -186,7 +193,8 @@ def _graph(network: FoldedNetwork, image: Any, stages: Sequence[int], ranges: Ma
             means.append(ops.reduce_mean(features, space, keep_dims=False))
         innermost = ops.transpose(features, ops.constant(np.array([0, 2, 3, 1])))
         results.append(_result(innermost, stage_output(stage)))
-    results.append(_result(ops.concat(means, axis=1) if len(means) > 1 else means[0], POOLED))
+    vectors = ops.concat(means, axis=1) if len(means) > 1 else means[0]
+    results.append(_result(ops.sqrt(vectors) if pooling == "sqrt_mean" else vectors, POOLED))
     return openvino.Model(results, [image], "backbone")
 
 

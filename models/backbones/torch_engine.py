@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.backbones.engine import POOLED, stage_output
+from models.backbones.engine import POOLED, FeaturePooling, stage_output
 from models.backbones.network import folded_network
 from models.backbones.quantisation import quantise
 from models.errors import EngineUnusable
@@ -28,6 +28,7 @@ class TorchEngine:
         device: str = "cpu",
         precision: str = "float32",
         ranges: Mapping[str, float] | None = None,
+        pooling: FeaturePooling = "mean",
     ) -> None:
         """With ranges it is the network in 8-bit integers, computed in floating point; `precision` is then int8.
 
@@ -43,6 +44,7 @@ class TorchEngine:
         self._device = torch.device(device)
         self._dtype = DTYPES[precision]
         self._stages = tuple(stages)
+        self._has_root = pooling == "sqrt_mean"
         network = folded_network(backbone, tensors)
         if ranges is not None:
             quantise(network, ranges)
@@ -71,7 +73,7 @@ class TorchEngine:
                 if stage in asked:
                     found[stage_output(stage)] = features.permute(0, 2, 3, 1).float().contiguous().cpu().numpy()
             if means:
-                found[POOLED] = torch.cat(means, dim=1).cpu().numpy()
+                found[POOLED] = self._vectors(means).cpu().numpy()
         return found
 
     def differentiable(self, batch: NDArray[np.float32]) -> tuple[torch.Tensor, torch.Tensor, dict[int, torch.Tensor]]:
@@ -87,8 +89,15 @@ class TorchEngine:
             for stage, layer in enumerate(self._layers, start=1):
                 features = layer(features)
                 maps[stage] = features.permute(0, 2, 3, 1).float()
-            vectors = torch.cat([maps[stage].mean(dim=(1, 2)) for stage in self._stages], dim=1)
+            vectors = self._vectors([maps[stage].mean(dim=(1, 2)) for stage in self._stages])
         return pixels, vectors, maps
+
+    def _vectors(self, means: list[torch.Tensor]) -> torch.Tensor:
+        averages = torch.cat(means, dim=1)
+        if not self._has_root:
+            return averages
+        is_lit = averages > 0  # at 0 the root has no slope, and what is silent here has none in the network either
+        return torch.where(is_lit, torch.where(is_lit, averages, 1.0).sqrt(), 0.0)
 
 
 def gpu_precisions() -> tuple[str, ...]:

@@ -4,12 +4,15 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from sqlalchemy import select
 from starlette.testclient import TestClient
 
 from app.clock import utc_now
 from app.collections import service
 from app.collections.settings import CollectionSettings
-from app.db.tables import CollectionRow
+from app.db.tables import CollectionRow, EmbeddingRow
+from app.main import create_app
+from app.settings import Settings
 from models.backbones.loader import EmbeddingSpec, load_embedder
 from tests.app.conftest import Serve
 from tests.conftest import add, png
@@ -25,6 +28,7 @@ def test_a_put_shows_every_setting_with_its_default_and_repeating_it_changes_not
     assert shown.items() >= {
         "name": "c", "backbone": "resnet18", "weights": "stand-in", "weights_label": "stand-in", "metric": "cosine",
         "k": 2, "neighbours": 3, "false_alarm_rate": 0.01, "images": 0, "revision": 0, "image_size": 32,
+        "pooling": "mean",
     }.items()  # fmt: skip
     assert set(CollectionSettings.model_fields) <= shown.keys()
     assert len(shown["fingerprint"]) == 64
@@ -78,7 +82,13 @@ def test_what_the_embedding_is_cannot_change_while_there_are_images(client: Test
     assert client.patch(C, json={"image_size": 32}).json()["fingerprint"] == fingerprint
     add(client, "c", {"a": png(1)})
     before = client.get(C).json()
-    for change in ({"image_size": 64}, {"stages": [3, 4]}, {"fit": "crop"}, {"backbone": "resnet34"}):
+    for change in (
+        {"image_size": 64},
+        {"stages": [3, 4]},
+        {"fit": "crop"},
+        {"pooling": "sqrt_mean"},
+        {"backbone": "resnet34"},
+    ):
         for verb in ("PUT", "PATCH"):
             problem = problem_of(client.request(verb, C, json=change), 409, "embedding_fixed")
             assert next(iter(change)) in problem["detail"]
@@ -86,6 +96,34 @@ def test_what_the_embedding_is_cannot_change_while_there_are_images(client: Test
     assert client.patch(C, json={"image_size": 32, "k": 3}).status_code == 200  # the same is no change
     client.delete(f"{C}/images/a")
     assert client.patch(C, json={"image_size": 64}).status_code == 200
+
+
+def test_a_collection_from_before_there_was_a_choice_of_pooling_keeps_to_averages(client: TestClient) -> None:
+    add(client, "c", {f"n{number}": png(number) for number in range(12)})
+    asked = {"content": png(99), "headers": {"content-type": "image/png"}}
+    before, shown = client.post(f"{C}/anomaly", **asked).json(), client.get(C).json()
+    core = client.app.state.core
+    with core.database.write() as session:
+        row = session.scalars(select(CollectionRow)).one()
+        row.settings = {name: value for name, value in row.settings.items() if name != "pooling"}
+        embedding = session.get_one(EmbeddingRow, row.embedding_id)
+        embedding.specification = {name: one for name, one in embedding.specification.items() if name != "pooling"}
+    core.shelf.drop("c")
+    assert client.get(C).json() == shown and shown["pooling"] == "mean"
+    assert client.post(f"{C}/anomaly", **asked).json() == before
+    assert client.put(C).json() == shown
+    add(client, "c", {"more": png(50)})
+
+
+def test_new_collections_pool_as_the_server_is_set_to(settings: Settings) -> None:
+    with TestClient(create_app(settings.model_copy(update={"pooling": "sqrt_mean"}))) as client:
+        ours, other = client.put(C).json(), client.put(f"{C}2", json={"pooling": "mean"}).json()
+        add(client, "c", {f"n{number}": png(number) for number in range(12)})
+        add(client, "c2", {f"n{number}": png(number) for number in range(12)})
+        asked = {"content": png(99), "headers": {"content-type": "image/png"}}
+        scores = [client.post(f"{one}/anomaly", **asked).json()["results"][0]["score"] for one in (C, f"{C}2")]
+    assert (ours["pooling"], other["pooling"]) == ("sqrt_mean", "mean") and scores[0] != scores[1]
+    assert ours["embedding"]["pooling"] == "sqrt_mean" and ours["fingerprint"] != other["fingerprint"]
 
 
 def test_images_embedded_for_another_embedding_are_never_stored(client: TestClient, monkeypatch) -> None:

@@ -29,6 +29,7 @@ from models.backbones.embedder import (
     PreparedImage,
     padded_size,
 )
+from models.backbones.engine import FeaturePooling
 from models.backbones.fetch import fetch_weights
 from models.backbones.loader import default_weights, load_embedder
 from models.backbones.network import tensor_shapes
@@ -235,8 +236,11 @@ def test_no_images_give_no_rows(embedder: Embedder) -> None:
 
 
 @pytest.mark.parametrize("precision", openvino_engine.native_precisions())
-def test_pooled_vectors_are_the_means_of_the_maps(prepared: list[PreparedImage], precision: PrecisionName) -> None:
-    both = load(EngineChoice(precision=precision), stages=(2, 3))
+@pytest.mark.parametrize("pooling", ["mean", "sqrt_mean"])
+def test_pooled_vectors_are_the_means_of_the_maps_or_their_roots(
+    prepared: list[PreparedImage], precision: PrecisionName, pooling: FeaturePooling
+) -> None:
+    both = load(EngineChoice(precision=precision), stages=(2, 3), pooling=pooling)
     assert both.width == 128 + 256
     maps = both.maps(prepared[:5], (3, 2, 4))
     assert {stage: array.shape for stage, array in maps.items()} == {
@@ -245,8 +249,9 @@ def test_pooled_vectors_are_the_means_of_the_maps(prepared: list[PreparedImage],
         4: (5, 2, 2, 512),
     }
     means = np.concatenate([maps[2].mean(axis=(1, 2)), maps[3].mean(axis=(1, 2))], axis=1)
+    expected = means if pooling == "mean" else np.sqrt(means)
     # In bf16 the maps are rounded to 8 significant bits; the pooled vectors are not.
-    assert relative_gap(both.embed(prepared[:5]), means) < (2**-7 if both.runtime.precision == "bf16" else 1e-6)
+    assert relative_gap(both.embed(prepared[:5]), expected) < (2**-7 if both.runtime.precision == "bf16" else 1e-6)
 
 
 @pytest.mark.parametrize("stages", [(), (0,), (5,)])
@@ -292,14 +297,14 @@ def test_padding_wastes_at_most_a_quarter(waiting: int) -> None:
 
 
 def test_the_fingerprint_follows_what_decides_a_vector_and_nothing_else() -> None:
-    base = EmbeddingIdentity("resnet18", "stand-in", "ab" * 32, (4,), Preprocessing(64))
+    base = EmbeddingIdentity("resnet18", "stand-in", "ab" * 32, (4,), Preprocessing(64), "mean")
     assert len(base.fingerprint) == 64
     assert replace(base, weights="file:/elsewhere").fingerprint == base.fingerprint
     others = [
         replace(base, backbone="resnet34"),
         replace(base, weights_sha256="cd" * 32),
         replace(base, stages=(3, 4)),
-        replace(base, pooling="max"),
+        replace(base, pooling="sqrt_mean"),
         replace(base, preprocessing=Preprocessing(96)),
         replace(base, preprocessing=Preprocessing(64, fit="crop")),
         replace(base, preprocessing=Preprocessing(64, interpolation="bicubic")),
@@ -310,7 +315,7 @@ def test_the_fingerprint_follows_what_decides_a_vector_and_nothing_else() -> Non
 
 
 def test_a_change_of_decoder_rules_changes_the_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
-    facts = ("resnet18", "stand-in", "ab" * 32, (4,), Preprocessing(64))
+    facts = ("resnet18", "stand-in", "ab" * 32, (4,), Preprocessing(64), "mean")
     before = EmbeddingIdentity(*facts)
     assert EmbeddingIdentity(*facts).fingerprint == before.fingerprint
     monkeypatch.setattr("models.backbones.embedder.DECODER_RULES", 99)

@@ -5,14 +5,15 @@ import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
+import torch
 
 from models.backbones import openvino_engine, ranges, torch_engine
 from models.backbones.choice import EngineChoice, Network, choose_engine, int8_name
-from models.backbones.engine import BATCH_SIZES, POOLED, Engine
+from models.backbones.engine import BATCH_SIZES, POOLED, Engine, FeaturePooling
 from models.backbones.loader import EmbeddingSpec, load_embedder
 from models.backbones.made_images import made_images
 from models.backbones.network import tensor_shapes
@@ -62,6 +63,29 @@ def openvino() -> OpenVinoEngine:
     return OpenVinoEngine(build_graph("resnet18", weights("resnet18"), STAGES, SIDE), "float32", 1)
 
 
+# torch
+
+
+def test_roots_of_averages_have_slopes_and_silent_channels_have_none() -> None:
+    tensors, batch = weights("resnet18"), images(2)
+    last = "layer4.1.bn2"
+    tensors[f"{last}.bias"][:5] = -1e6  # channels that nothing lights
+    found = {}
+    for pooling in get_args(FeaturePooling):
+        engine = TorchEngine("resnet18", tensors, (4,), 1, pooling=pooling)
+        pixels, vectors, _ = engine.differentiable(batch)
+        np.testing.assert_array_equal(vectors.detach().numpy(), engine.run(batch, (POOLED,))[POOLED])
+        assert not vectors[:, :5].any() and vectors[:, 5:].any()
+        (silent,) = torch.autograd.grad(vectors[:, :5].sum(), pixels, retain_graph=True)
+        assert not silent.any()  # neither a number nor NaN
+        strongest = int(vectors[0].argmax())
+        (slope,) = torch.autograd.grad(vectors[0, strongest], pixels)
+        found[pooling] = slope.numpy(), float(vectors[0, strongest].detach())
+    (slope, mean), (of_root, root) = found["mean"], found["sqrt_mean"]
+    assert root == pytest.approx(mean**0.5)
+    np.testing.assert_allclose(of_root, slope / (2 * root), rtol=1e-4, atol=1e-6 * np.abs(slope).max())
+
+
 # OpenVINO
 
 
@@ -76,15 +100,20 @@ def test_an_output_is_the_same_whatever_else_is_asked_for(precision: str) -> Non
         assert np.array_equal(engine.run(batch, (output,))[output], together[output]), output
 
 
+@pytest.mark.parametrize("pooling", get_args(FeaturePooling))
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d"])
-def test_every_output_of_openvino_is_that_of_torch(name: str) -> None:
+def test_every_output_of_openvino_is_that_of_torch(name: str, pooling: FeaturePooling) -> None:
     tensors, batch = weights(name), images(2)
-    expected = TorchEngine(name, tensors, STAGES, 1).run(batch, EVERY_OUTPUT)
-    found = OpenVinoEngine(build_graph(name, tensors, STAGES, SIDE), "float32", 1).run(batch, EVERY_OUTPUT)
+    expected = TorchEngine(name, tensors, STAGES, 1, pooling=pooling).run(batch, EVERY_OUTPUT)
+    graph = build_graph(name, tensors, STAGES, SIDE, pooling=pooling)
+    found = OpenVinoEngine(graph, "float32", 1).run(batch, EVERY_OUTPUT)
     assert found.keys() == expected.keys() == set(EVERY_OUTPUT)
     for output, values in expected.items():
         assert found[output].shape == values.shape and found[output].dtype == np.float32
-        np.testing.assert_allclose(found[output], values, atol=1e-5 * np.abs(values).max(), rtol=1e-5)
+        ours, theirs = found[output], values
+        if output == POOLED and pooling == "sqrt_mean":  # rounding of an average near 0 shows more in its root
+            ours, theirs = ours**2, theirs**2
+        np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("size", BATCH_SIZES)

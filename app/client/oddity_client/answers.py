@@ -51,6 +51,7 @@ class CollectionRecord(Answer):
     stages: list[int]
     image_size: int | None
     fit: str
+    pooling: str = "mean"
     metric: str
     normalize: bool
     k: int

@@ -67,6 +67,7 @@ def test_a_ratio_is_of_what_was_measured_in_one_turn() -> None:
         "scoring": 30.0,
         "batched": 45.0,
         "adding": 27.0,
+        "adding_by_several": 33.0,
         "alone_ms": 12.0,
         "parts_ms": 10.0,
         "parts_after_a_pause_ms": 15.0,
@@ -79,6 +80,7 @@ def test_a_ratio_is_of_what_was_measured_in_one_turn() -> None:
         "service_over_baseline": pytest.approx([6.0, 6.0]),
         "batched_over_baseline": pytest.approx([9.0, 9.0]),
         "adding_over_scoring": pytest.approx([0.9, 0.9]),
+        "adding_by_several_over_scoring": pytest.approx([1.1, 1.1]),
         "idle_p50_over_parts": pytest.approx([1.2, 1.2]),
         "idle_p50_over_parts_after_a_pause": pytest.approx([0.8, 0.8]),
     }
@@ -113,6 +115,7 @@ def test_images_that_are_there_already_are_not_counted_as_added() -> None:
     images = made_jpegs(2, (50, 40), 1)
     with _server(TINY, EmbeddingSpec(weights="stand-in", image_size=32), None, images) as (url, pid, _):
         assert add_steadily(url, pid, images, 0.2)["images_per_s"] > 0
+        assert add_steadily(url, pid, images, 0.2, first=1_000_000, clients=3)["images_per_s"] > 0
         with pytest.raises(BenchmarkRefused, match="must make as many"):
             add_steadily(url, pid, images, 0.2)  # under the same numbers
 

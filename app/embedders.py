@@ -207,7 +207,7 @@ class Embedders:
             try:
                 square = self.decoder.square(data, preprocessing, wait_s=wait_s)
             except InputError as error:
-                return error
+                return _alone(error)
             return embedder.prepared(square)
 
         with stage("decode"):
@@ -250,3 +250,13 @@ class Embedders:
             self._loaded.clear()
         self._decoders.shutdown()
         self.decoder.close()
+
+
+def _alone(error: ModelsError) -> ModelsError:
+    """An error that is kept, without what it came from.
+
+    Tracebacks hold the frames that are to hold the error: a circle, with the bytes of the image in it, which would lie
+    in memory until Python looks for such circles.
+    """
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.combining import Combiner, Task
@@ -209,6 +210,8 @@ class LeaveWhenGone:
         with anyio.CancelScope() as work:
             try:
                 await self.app(scope, watched, answering)
+            except ClientDisconnect:
+                pass  # who leaves before the last byte of the body is gone like who leaves after it
             finally:
                 if watcher is not None:
                     watcher.cancel()

@@ -27,6 +27,7 @@ log = logging.getLogger("oddity.requests")
 GIVEN_ID = re.compile(rb"[A-Za-z0-9._\-]{1,64}")
 PLAIN = re.compile(r"[!#-~]+")  # neither a space, a quotation mark nor a control character
 UNKNOWN_ROUTE = "unknown"
+CALLER_GONE = 499  # as nginx has it; there is nobody to answer
 NOTHING = nullcontext()
 
 
@@ -129,7 +130,7 @@ class RequestLog:
         instruments = self.observing.instruments
         scope["oddity.request"] = request_id  # for the audit log
         started = time.perf_counter()
-        status = 500
+        status, is_through = 0, False  # until an answer begins, and until whatever answers has come to its end
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -144,7 +145,9 @@ class RequestLog:
         with observed(self.observing, request_id), self._span(scope, request_id) as span:
             try:
                 await self.app(scope, receive, send_with_id)
+                is_through = True
             finally:
+                status = status or (CALLER_GONE if is_through else 500)
                 seconds = time.perf_counter() - started
                 route = getattr(scope.get("route"), "path", None) or UNKNOWN_ROUTE
                 instruments.in_progress.dec()

@@ -203,3 +203,22 @@ def test_there_are_no_websockets(connect: Connect) -> None:
         upgrade = ("connection: upgrade", "upgrade: websocket", "sec-websocket-version: 13", "sec-websocket-key: eA==")
         connection.sendall(request("/v1/collections", *upgrade))
         assert b" 101 " not in connection.recv(65536)
+
+
+def test_who_hangs_up_amid_the_body_is_no_failure_of_ours(connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "oddity")
+    head = f"POST /v1/collections/c/anomaly HTTP/1.1\r\nhost: localhost\r\nx-request-id: {'left' * 5}\r\n"
+    with connect() as connection:
+        connection.sendall(f"{head}content-type: image/png\r\ncontent-length: 5000\r\n\r\n".encode() + bytes(1000))
+    until = time.monotonic() + PATIENCE_S
+    told: list[dict] = []
+    while not told and time.monotonic() < until:
+        facts = (getattr(record, "facts", {}) for record in caplog.records)
+        told = [one for one in facts if one.get("id") == "left" * 5]
+        time.sleep(0.02)
+    assert [one["status"] for one in told] == [499]
+    assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+    with connect() as connection:
+        connection.sendall(request("/metrics", "connection: close"))
+        received = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert b'status="499"' in received

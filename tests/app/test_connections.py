@@ -17,6 +17,8 @@ from tests.app.conftest import embedders_are_kept  # noqa: F401 - a fixture
 
 PATIENCE_S = 30.0
 Connect = Callable[[], socket.socket]
+LEFT = "who-hung-up"
+IMAGE = ("content-type: image/png", "content-length: 5000")
 USUAL = {"weights": "stand-in", "image_size": 32, "threads": 1}
 
 
@@ -52,8 +54,8 @@ def answer_of(connection: socket.socket) -> tuple[int, dict]:
     return int(head.split()[1]), json.loads(body)
 
 
-def request(path: str = "/healthz", *more: str) -> bytes:
-    return "\r\n".join([f"GET {path} HTTP/1.1", "host: localhost", *more, "", ""]).encode()
+def request(path: str = "/healthz", *more: str, verb: str = "GET") -> bytes:
+    return "\r\n".join([f"{verb} {path} HTTP/1.1", "host: localhost", *more, "", ""]).encode()
 
 
 def test_a_head_that_does_not_come_is_not_waited_for(connect: Connect) -> None:
@@ -207,18 +209,39 @@ def test_there_are_no_websockets(connect: Connect) -> None:
 
 def test_who_hangs_up_amid_the_body_is_no_failure_of_ours(connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "oddity")
-    head = f"POST /v1/collections/c/anomaly HTTP/1.1\r\nhost: localhost\r\nx-request-id: {'left' * 5}\r\n"
     with connect() as connection:
-        connection.sendall(f"{head}content-type: image/png\r\ncontent-length: 5000\r\n\r\n".encode() + bytes(1000))
-    until = time.monotonic() + PATIENCE_S
-    told: list[dict] = []
-    while not told and time.monotonic() < until:
-        facts = (getattr(record, "facts", {}) for record in caplog.records)
-        told = [one for one in facts if one.get("id") == "left" * 5]
-        time.sleep(0.02)
-    assert [one["status"] for one in told] == [499]
+        connection.sendall(
+            request("/v1/collections/c/anomaly", *IMAGE, f"x-request-id: {LEFT}", verb="POST") + bytes(9)
+        )
+    assert told(caplog) == [499]
     assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
     with connect() as connection:
         connection.sendall(request("/metrics", "connection: close"))
         received = b"".join(iter(lambda: connection.recv(65536), b""))
     assert b'status="499"' in received
+
+
+def test_nor_is_who_hangs_up_before_the_answer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "oddity")
+    with serving(Settings(data=tmp_path, jobs="off", **USUAL)) as connect:
+        with connect() as connection:
+            connection.sendall(request("/v1/collections/c", "connection: close", verb="PUT"))
+            assert b" 201 " in connection.recv(65536)
+        waiting = request(
+            "/v1/collections/c/calibrate?wait=60", "content-length: 0", f"x-request-id: {LEFT}", verb="POST"
+        )
+        with connect() as connection:
+            connection.sendall(waiting)
+        assert told(caplog) == [499]
+    assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[int]:
+    """The status that the log names for the request `LEFT`, once it does."""
+    until = time.monotonic() + PATIENCE_S
+    found: list[int] = []
+    while not found and time.monotonic() < until:
+        time.sleep(0.02)
+        facts = [getattr(record, "facts", {}) for record in caplog.records]
+        found = [one["status"] for one in facts if one.get("id") == LEFT]
+    return found

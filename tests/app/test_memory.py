@@ -72,7 +72,7 @@ def are_given_up() -> bool:
         (several("classes/odd", FOREIGN, DAMAGED, verb="PUT"), 422),
         (several("groups/anomaly", png(6), png(7), DAMAGED), 207),
         (several("explain", DAMAGED), 207),
-        (several("duplicates/check", DAMAGED), 405),
+        (whole("anomaly?heatmap=true", DAMAGED), 422),
         (several("anomaly?k=0", DAMAGED), 422),
     ],
 )

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -73,6 +74,11 @@ def load(choice: EngineChoice = EngineChoice(), **choices: object) -> Embedder: 
 @pytest.fixture(scope="module")
 def embedder() -> Embedder:
     return load()
+
+
+@pytest.fixture(scope="module", params=get_args(FeaturePooling))
+def of_each_pooling(request: pytest.FixtureRequest) -> Embedder:
+    return load(pooling=request.param)
 
 
 @pytest.fixture(scope="module")
@@ -221,8 +227,9 @@ def test_at_one_padded_size_mates_and_place_change_no_bit(size: int, threads: in
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 7, 9, 13, 16, 17, 40])
 def test_a_vector_is_the_same_alone_and_in_any_company(
-    embedder: Embedder, prepared: list[PreparedImage], n: int
+    of_each_pooling: Embedder, prepared: list[PreparedImage], n: int
 ) -> None:
+    embedder = of_each_pooling
     together = embedder.embed(prepared[:n])
     assert together.shape == (n, 512) and together.dtype == np.float32
     alone = np.concatenate([embedder.embed([image]) for image in prepared[:n]])
@@ -236,7 +243,7 @@ def test_no_images_give_no_rows(embedder: Embedder) -> None:
 
 
 @pytest.mark.parametrize("precision", openvino_engine.native_precisions())
-@pytest.mark.parametrize("pooling", ["mean", "sqrt_mean"])
+@pytest.mark.parametrize("pooling", get_args(FeaturePooling))
 def test_pooled_vectors_are_the_means_of_the_maps_or_their_roots(
     prepared: list[PreparedImage], precision: PrecisionName, pooling: FeaturePooling
 ) -> None:

@@ -41,17 +41,18 @@ class CompressedScorer:
         k: int | None = None,
         neighbours: int = 3,
         exclude: NDArray[np.int64] | None = None,
+        is_set: bool = False,
     ) -> DN2Scores:
         """Scores against the small bank; a k-means centre is shown as the image nearest to it.
 
-        Shapes: vectors (Q, D), exclude (Q,) ids that must not count for their own query, -1 for none. An image that
-        a centre stands for cannot be left out of the centre.
+        Shapes: vectors (Q, D), exclude (Q,) ids that must not count for their own query, -1 for none; under `is_set`
+        for no query. An image that a centre stands for cannot be left out of the centre.
 
         Raises:
             BankTooSmall: nothing is left of the small bank.
             NothingToCompare: the only row is the excluded one.
         """
-        return self.small.score(vectors, k=k, neighbours=neighbours, exclude=exclude)
+        return self.small.score(vectors, k=k, neighbours=neighbours, exclude=exclude, is_set=is_set)
 
     def slopes(
         self, vectors: NDArray[np.float32], *, k: int | None = None, exclude: NDArray[np.int64] | None = None

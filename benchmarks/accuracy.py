@@ -40,7 +40,7 @@ class AccuracyPlan:
     normal: tuple[str, ...] = ()
     set_sizes: tuple[int, ...] = (5, 10)
     fraction: float = 0.2
-    poolings: tuple[str, ...] = ("mean", "max", "concat")
+    poolings: tuple[str, ...] = ("mean", "max", "concat", "excess")
     contamination: float = 0.1
     dropped: float = 0.15
 

@@ -6,12 +6,14 @@ Each pool is an `.npz` with an array `vectors` (N, D). Nothing here is trained a
 every alarm is a false one. For n calibration images and a requested rate a, the promise is floor(a (n + 1))
 / (n + 1), and 1 / (n + 1) where n supports no finer one.
 
-Four ways of calibrating are measured, with the arithmetic the service itself uses:
+Five ways of calibrating are measured, with the arithmetic the service itself uses:
 
 * held out:       n images calibrate a bank of others. The mean over splits must equal the promise.
 * leave one out:  n images are the bank and calibrate it. The mean must not exceed the promise.
 * drawn sets:     sets of images, references and calibration drawn from the two halves of a bank. As held out.
 * registered:     n registered groups calibrate themselves. As leave one out.
+* sets by images: the images of n disjoint sets are the bank, and their pooled scores (`excess`) calibrate it. As leave
+                  one out.
 
 How far from the promise a mean may be. All splits share one pool, so they say nothing about other pools;
 but the promise is made for *any* exchangeable images, and a random split makes the images of one fixed pool
@@ -47,10 +49,12 @@ from models.leave_one_out import GroupLedger
 from models.methods.dn2 import DN2Params
 from models.methods.dn2.groups import drawn_group_bank, registered_group_bank
 from models.methods.dn2.maths import mean_of_nearest
+from models.pooling import ScorePooling, calibration_of_sets, pooled, usual_score
 
-Way = Literal["held out", "leave one out", "drawn sets", "registered"]
-WAYS: tuple[Way, ...] = ("held out", "leave one out", "drawn sets", "registered")
+Way = Literal["held out", "leave one out", "drawn sets", "registered", "sets by images"]
+WAYS: tuple[Way, ...] = ("held out", "leave one out", "drawn sets", "registered", "sets by images")
 EXACT: frozenset[Way] = frozenset({"held out", "drawn sets"})
+NEEDS_DISTANCES: frozenset[Way] = frozenset({"held out", "leave one out", "sets by images"})
 
 STANDARD_ERRORS = 3.0
 INTERVAL = 0.99
@@ -134,7 +138,7 @@ def measure_pool(
     random = np.random.default_rng(plan.seed)
     distinct = np.unique(vectors.astype(np.float32), axis=0)
     kept = distinct[np.sort(random.permutation(len(distinct))[: plan.pool_max])]
-    distances = distance_matrix(kept, plan.metric) if {"held out", "leave one out"} & set(ways) else None
+    distances = distance_matrix(kept, plan.metric) if NEEDS_DISTANCES & set(ways) else None
     rows, too_small_for = [], []
     for way in ways:
         for n in plan.sizes:
@@ -225,6 +229,13 @@ def _splits(
     tests = min(max(TESTS_MIN, plan.tests // 5), (images - taken) // plan.set_size)
     if tests < TESTS_MIN:
         return None
+    if way == "sets by images":
+        if distances is None or taken <= plan.k:
+            return None
+        return (
+            _sets_by_images(distances, random.permutation(images)[: taken + tests * plan.set_size], taken, plan)
+            for _ in range(plan.splits)
+        )
     measure = _drawn_sets if way == "drawn sets" else _registered
     return (
         measure(vectors[random.permutation(images)[: taken + tests * plan.set_size]], taken, plan, random)
@@ -249,6 +260,13 @@ def _leave_one_out(distances: NDArray[np.float32], order: NDArray[np.intp], n: i
     # An image is infinitely far from itself in the matrix, so the bank's own scores leave each one out.
     scores = _nearest(distances, order, order[:n], k)
     return scores[:n], scores[n:]
+
+
+def _sets_by_images(distances: NDArray[np.float32], order: NDArray[np.intp], taken: int, plan: Plan) -> Scores:
+    normal, asked = _leave_one_out(distances, order, taken, plan.k)
+    calibration = calibration_of_sets(np.sort(normal), plan.set_size, ScorePooling.EXCESS, seed=0)
+    sets = asked.reshape(-1, plan.set_size)
+    return calibration, pooled(sets, ScorePooling.EXCESS, usual_score(normal, asked))
 
 
 @dataclass(frozen=True, slots=True)

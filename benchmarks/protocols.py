@@ -18,6 +18,7 @@ from benchmarks.metrics import average_precision, false_positive_rate_at, roc_au
 from models.judging import anomalous, make_calibration
 from models.methods.dn2 import DN2Params, LiveDN2, cleaned
 from models.methods.dn2.groups import drawn_group_bank
+from models.pooling import ScorePooling, calibration_of_sets, pooled, usual_score
 
 Rows = NDArray[np.int64]
 SETS_MIN, SETS_MAX = 5, 500  # of each kind
@@ -92,10 +93,20 @@ def measure_sets(
         )
         for _ in range(count)
     ]
+    sets = np.stack([*normal_sets, *strange_sets])
     started = time.perf_counter()
-    groups = drawn_group_bank(live_bank(pool, bank, params), size, pooling=pooling)
-    ready = time.perf_counter()
-    scores = np.array([groups.score(pool.vectors[one], neighbours=1).score for one in (*normal_sets, *strange_sets)])
+    scorer = live_bank(pool, bank, params)
+    if pooling == ScorePooling.EXCESS:
+        normals = scorer.calibration().scores
+        calibration = calibration_of_sets(np.sort(normals), size, ScorePooling.EXCESS, seed=0)
+        ready = time.perf_counter()
+        of_images = scorer.score(pool.vectors[sets.ravel()], neighbours=0).score
+        scores = pooled(of_images.reshape(sets.shape), ScorePooling.EXCESS, usual_score(normals, of_images))
+    else:
+        groups = drawn_group_bank(scorer, size, pooling=pooling)
+        calibration = groups.calibration
+        ready = time.perf_counter()
+        scores = np.array([groups.score(pool.vectors[one], neighbours=1).score for one in sets])
     finished = time.perf_counter()
     return {
         **told_apart(scores, np.arange(scores.size) >= count),
@@ -103,7 +114,7 @@ def measure_sets(
         "size": size,
         "strangers_in_set": strange,
         "pooling": pooling,
-        "rates": [_rate(scores[:count], scores[count:], groups.calibration, rate) for rate in rates],
+        "rates": [_rate(scores[:count], scores[count:], calibration, rate) for rate in rates],
         "seconds": {"bank_and_calibration": ready - started, "scoring": finished - ready},
     }
 

@@ -45,8 +45,7 @@ def classify_vectors(
     """The same of images whose vectors are known."""
     fitted, sequence = current(state)
     shown = state.settings.neighbours if parameters.neighbours is None else parameters.neighbours
-    exclude = np.array([-1 if one is None else one.pk for one in images.stored], np.int64)
-    found = fitted.classify(images.vectors, nearest=shown, exclude=exclude)
+    found = fitted.classify(images.vectors, nearest=shown, exclude=images.own_ids)
     calibration = make_calibration(
         fitted.calibration_scores, parameters.false_alarm_rate or state.settings.false_alarm_rate
     )

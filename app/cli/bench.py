@@ -97,7 +97,7 @@ def accuracy(
     rate: Annotated[list[float] | None, typer.Option(help="False-alarm rate to check; repeat it.")] = None,
     set_size: Annotated[list[int] | None, typer.Option(help="Images in a set; repeat it.")] = None,
     fraction: Annotated[float, typer.Option(help="Share of strangers in a strange set.")] = 0.2,
-    pooling: Annotated[list[str] | None, typer.Option(help="mean, max or concat; repeat it.")] = None,
+    pooling: Annotated[list[str] | None, typer.Option(help="mean, max, concat or excess; repeat it.")] = None,
     contamination: Annotated[float, typer.Option(help="Share of strangers in a contaminated bank.")] = 0.1,
     dropped: Annotated[float, typer.Option(help="Share that cleaning drops.")] = 0.15,
     seed: SeedOption = SEED,

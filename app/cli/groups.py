@@ -68,7 +68,8 @@ def score(
     paths: PathsArgument,
     collection: CollectionOption,
     pooling: Annotated[
-        Literal["mean", "max", "concat"], typer.Option(help="How the vectors, or a fitted scorer's scores, become one.")
+        Literal["mean", "max", "concat", "excess"],
+        typer.Option(help="How the vectors, or a fitted scorer's scores, become one; excess: dn2's scores, too."),
     ] = "mean",
     scorer: Annotated[str | None, typer.Option(help="Id of a scorer [default: dn2].")] = None,
     false_alarm_rate: Annotated[

@@ -158,7 +158,7 @@ def _nearest(state: CollectionState, images: Vectors, parameters: ExplainParamet
     shown = state.settings.neighbours if parameters.neighbours is None else parameters.neighbours
     if not images.places:
         return []
-    exclude = np.array([-1 if one is None else one.pk for one in images.stored], np.int64)
+    exclude = images.own_ids
     with state.lock.read():
         normal = known = None
         with suppress(BankTooSmall, NothingToCompare):  # there may be classes only, or nobody else

@@ -67,8 +67,9 @@ async def delete_group(
     openapi_extra=images_body(
         after="A `sequence` that a write answered: wait for a moment until this process knows it.",
         scorer="A scorer fitted to the collection: its scores of the images are pooled. Unset: dn2, of vectors.",
-        pooling="mean, max or concat; of a fitted scorer mean or max.",
-        k="Mean distance to the k nearest normal sets.",
+        pooling="mean, max or concat of the vectors, or excess of the images' own scores; of a fitted scorer's scores "
+        "mean, max or excess.",
+        k="Mean distance to the k nearest normal sets; with excess, of each image to the k nearest normal images.",
         neighbours="How many nearest normal sets are shown.",
         false_alarm_rate="Share of normal sets that may alarm.",
         ids="JSON list of stored images instead of files.",
@@ -79,8 +80,10 @@ async def score_group(
 ) -> JSONResponse:
     """Score a set of images against registered groups, or against sets of the same size drawn from the bank.
 
-    With `scorer` the scores of its images by a fitted scorer are pooled, and judged against pooled scores of disjoint
-    sets of the same size of images that were held out of the fit.
+    With `pooling=excess` the images' own scores are pooled: what each has beyond the median normal image, root mean
+    square. It tells sets with a few strange images best. Normal images, each scored without itself, calibrate it in
+    disjoint sets of the same size. With `scorer` the scores of a fitted scorer are pooled, and judged against those of
+    images that were held out of the fit.
     """
     body = await read_body(request, core.settings)
     parameters = parse(GroupScoreParameters, body.parameters)

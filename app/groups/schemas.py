@@ -30,7 +30,7 @@ class GroupScoreParameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     scorer: Annotated[Text, Field(max_length=128)] = "dn2"
-    pooling: Literal["mean", "max", "concat"] = "mean"
+    pooling: Literal["mean", "max", "concat", "excess"] = "mean"
     k: Annotated[int | None, Field(ge=1, le=64)] = None
     neighbours: Annotated[int | None, Field(ge=0, le=100)] = None
     false_alarm_rate: Annotated[float | None, Field(gt=0, lt=1)] = None

@@ -14,7 +14,7 @@ from app.core import Core
 from app.entry_columns import ImageEntry
 from app.errors import Invalid, NotFound
 from app.groups import repository
-from app.groups.fitted import fit_for_sets, score_set
+from app.groups.by_scores import fit_for_sets, score_live_set, score_set_by_fit
 from app.groups.schemas import GroupScoreParameters, RegisterParameters
 from app.images.repository import by_ids
 from app.images.schemas import AddParameters
@@ -23,7 +23,7 @@ from app.scoring.images import show_calibration, vectors_of
 from models.judging import anomalous, make_calibration, p_values
 from models.methods.dn2 import GroupBank, make_group_bank
 
-LIVE_SCORER = "dn2"  # pools vectors and follows the bank; any other is fitted, and its scores are pooled
+LIVE_SCORER = "dn2"  # follows the bank; any other is fitted
 BANKS_KEPT = 8  # sizes of set, poolings and k asked for lately
 
 
@@ -122,8 +122,12 @@ def score_group(
     images = vectors_of(core, state, uploads, parameters.ids)
     if not images.places:
         raise Invalid("No image of the set could be read.", "no_images", problems=list(images.problems.values()))
+    status = 207 if images.problems else 200
     if fit is not None:
-        return score_set(core, state, fit, images, parameters), 207 if images.problems else 200
+        return score_set_by_fit(core, state, fit, images, parameters), status
+    if parameters.pooling == "excess":
+        with state.lock.read():
+            return score_live_set(state, images, parameters), status
     shown = state.settings.neighbours if parameters.neighbours is None else parameters.neighbours
     with state.lock.read():
         bank = _group_bank(state, len(images.places), parameters)
@@ -152,7 +156,7 @@ def score_group(
             "neighbours": [_neighbour(state, one) for one in found.neighbours],
             "members": members,
         }
-    return answer, 207 if images.problems else 200
+    return answer, status
 
 
 def _group_bank(state: CollectionState, set_size: int, parameters: GroupScoreParameters) -> GroupBank:

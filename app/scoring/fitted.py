@@ -196,10 +196,9 @@ def _neighbours(state: CollectionState, images: Vectors, parameters: ScoreParame
     nothing: list[dict[str, Any]] = [{"neighbours": [], "known_anomaly": None} for _ in images.places]
     if not images.places:
         return nothing
-    exclude = np.array([-1 if one is None else one.pk for one in images.stored], np.int64)
     with state.lock.read():
         try:
-            found = scorer_of(state).score(images.vectors, neighbours=shown, exclude=exclude)
+            found = scorer_of(state).score(images.vectors, neighbours=shown, exclude=images.own_ids)
         except (BankTooSmall, NothingToCompare):  # the bank was emptied after the fit: there is nobody to show
             return nothing
         return [

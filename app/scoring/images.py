@@ -32,6 +32,11 @@ class Vectors:
     stored: list[ImageEntry | None]  # for each vector, the stored image it came from
     prepared: list[PreparedImage]  # for each vector of an uploaded image, what the network was fed; else empty
 
+    @property
+    def own_ids(self) -> NDArray[np.int64]:
+        """(n,) ids that must not count for their own image; -1 for one that was sent."""
+        return np.array([-1 if one is None else one.pk for one in self.stored], np.int64)
+
 
 def vectors_of(core: Core, state: CollectionState, uploads: Sequence[Upload], ids: Sequence[str] | None) -> Vectors:
     """Vectors of uploaded files or of stored images; one bad file is a problem in its place, the others go on."""

@@ -86,11 +86,8 @@ def score_live(state: CollectionState, images: Vectors, parameters: ScoreParamet
         for place, fault in images.problems.items():
             results[place] = {"problem": fault}
         if images.places:
-            exclude = None
-            if any(images.stored):
-                exclude = np.array([-1 if one is None else one.pk for one in images.stored], np.int64)
             with stage("score"):
-                found = scorer.score(images.vectors, k=k, neighbours=shown, exclude=exclude)
+                found = scorer.score(images.vectors, k=k, neighbours=shown, exclude=images.own_ids)
                 ranks = p_values(found.score, scores_of_normals, is_ascending=True)
             p = ranks if calibration.n else None
             verdicts = anomalous(found.score, calibration)

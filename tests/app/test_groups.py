@@ -170,6 +170,50 @@ def test_shares_sum_to_one_and_keep_the_order_of_the_files(bank: TestClient, poo
         assert all(near["id"] is None and len(near["members"]) == 4 for near in answer["neighbours"])
 
 
+def test_excess_pools_the_scores_that_the_images_get_alone(bank: TestClient) -> None:
+    alone = bank.post("/v1/collections/drawn/anomaly", files=files(*SET), params={"k": 3}).json()["results"]
+    single = np.array([one["score"] for one in alone])
+    calibration = bank.app.state.core.shelf.get("drawn").dn2.calibration(3).scores
+    answer = score(bank, DRAWN, *SET, pooling="excess", k=3, false_alarm_rate=0.1)
+    excess = np.maximum(single - np.median(calibration), 0)
+    assert answer["score"] == pytest.approx(np.sqrt(np.mean(excess**2)))
+    assert [one["score"] for one in answer["members"]] == single.tolist()
+    assert [one["p_value"] for one in answer["members"]] == [one["p_value"] for one in alone]
+    assert [one["share"] for one in answer["members"]] == pytest.approx(excess**2 / (excess**2).sum())
+    assert (answer["scorer"], answer["pooling"], answer["reference"]) == ("dn2", "excess", "bank")
+    assert answer["calibration"]["n"] == 60 // 4 and answer["anomalous"] in (True, False) and answer["neighbours"] == []
+    assert score(bank, DRAWN, *SET[::-1], pooling="excess", k=3)["score"] == answer["score"]
+    assert score(bank, DRAWN, SET[0], b"rubbish", pooling="excess", status=207)["members"][0]["share"] == 1
+    refused = bank.post(f"{DRAWN}/anomaly", files=files(*SET), params={"pooling": "excess", "neighbours": 2})
+    problem_of(refused, 422, "neighbours_not_offered")
+
+
+def test_the_calibration_of_excess_does_not_depend_on_how_the_bank_came_about(client: TestClient) -> None:
+    names = list(IMAGES)[:24]
+    add(client, "c", {name: IMAGES[name] for name in names})
+    add(client, "other", {name: IMAGES[name] for name in [*names[::-1], "n30", "n31"]})
+    for name in ("n30", "n31"):
+        client.delete(f"/v1/collections/other/images/{name}").raise_for_status()
+    one, other = (score(client, f"/v1/collections/{c}/groups", *SET[:2], pooling="excess") for c in ("c", "other"))
+    assert one["calibration"] == other["calibration"] and one["calibration"]["n"] == 12
+    assert one["score"] == other["score"]
+
+
+def test_a_stored_set_is_scored_without_itself_by_excess_too(client: TestClient) -> None:
+    twins = [png(500), png(500, 33), png(501), png(501, 33)]
+    add(client, "c", {**dict(list(IMAGES.items())[:20]), **{f"t{place}": data for place, data in enumerate(twins)}})
+    told = score_stored(client, GROUPS, *(f"t{place}" for place in range(4)), pooling="excess")
+    alone = [
+        one["score"]
+        for one in client.post("/v1/collections/c/anomaly", json={"ids": ["t0", "t2"], "k": 1}).json()["results"]
+    ]
+    assert told["members"][0]["score"] > alone[0] and told["members"][2]["score"] > alone[1]
+    whole = client.post(
+        f"{GROUPS}/anomaly", json={"ids": [*list(IMAGES)[:20], *(f"t{n}" for n in range(4))], "pooling": "excess"}
+    )
+    problem_of(whole, 409, "nothing_to_compare")
+
+
 def test_the_score_of_a_registered_set_against_a_reference_computed_here(bank: TestClient) -> None:
     core = bank.app.state.core
     state = core.shelf.get("named")

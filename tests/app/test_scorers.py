@@ -416,7 +416,10 @@ def test_a_set_is_judged_by_the_pooled_scores_of_its_images(served: TestClient) 
     path = "/v1/collections/sets/groups/anomaly"
     files = [("files", (f"{place}.png", data)) for place, data in enumerate(QUERIES)]
     single = [one["score"] for one in asked(served, "sets", QUERIES, scorer="spread")["results"]]
-    for pooling, expected in (("mean", np.mean(single)), ("max", np.max(single))):
+    fitted = core_of(served).fitted.serving(core_of(served).shelf.get("sets").id, "spread")
+    assert fitted is not None
+    excess = np.sqrt(np.mean(np.maximum(np.array(single) - np.median(fitted.calibration), 0) ** 2))
+    for pooling, expected in (("mean", np.mean(single)), ("max", np.max(single)), ("excess", excess)):
         answer = served.post(path, files=files, params={"scorer": "spread", "pooling": pooling})
         assert answer.status_code == 200, answer.text
         told = answer.json()

@@ -44,7 +44,7 @@ def test_every_network_is_measured_on_every_folder(
     assert rows[digits.name, served]["banks"] == [20] * 10
     assert rows["test", served]["banks"] == [10] * 10  # half of each class
     # Shapes tell digits apart, their mean grey hardly does.
-    for figure in ("roc_auc", "sets_roc_auc"):
+    for figure in ("roc_auc", "sets_roc_auc", "sets_by_images_roc_auc"):
         assert rows[digits.name, served][figure] > rows[digits.name, taught][figure] + 0.1
     assert rows[digits.name, served]["five_shot"]["mean"] > rows[digits.name, taught]["five_shot"]["mean"] + 0.1
     assert rows[digits.name, served]["retrieval"]["map_at_r"] > rows[digits.name, taught]["retrieval"]["map_at_r"] + 0.1

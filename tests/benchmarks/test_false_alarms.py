@@ -100,6 +100,8 @@ def test_a_pool_too_small_is_said_and_not_passed_over():
         "drawn sets, n = 200",
         "registered, n = 20",
         "registered, n = 200",
+        "sets by images, n = 20",
+        "sets by images, n = 200",
     )
     assert {row.n for row in measured.rows} == {20}
 

@@ -95,7 +95,7 @@ def test_planted_strangers_cost_and_scattered_ones_are_thrown_out() -> None:
     assert found["cleaned"]["roc_auc"] > 0.99
 
 
-@pytest.mark.parametrize("pooling", ["mean", "max", "concat"])
+@pytest.mark.parametrize("pooling", ["mean", "max", "concat", "excess"])
 def test_sets_with_strangers_are_told_apart(pooling: str) -> None:
     made = pool((0, 500), (20, 50))
     asked = {"size": 4, "fraction": 0.5, "pooling": pooling}

@@ -281,7 +281,7 @@ class CollectionOperations:
         *,
         ids: Sequence[str] | None = None,
         scorer: str | None = None,
-        pooling: Literal["mean", "max", "concat"] | None = None,
+        pooling: Literal["mean", "max", "concat", "excess"] | None = None,
         k: int | None = None,
         neighbours: int | None = None,
         false_alarm_rate: float | None = None,

@@ -211,6 +211,7 @@ class LiveDN2:
         k: int | None = None,
         neighbours: int = 3,
         exclude: NDArray[np.int64] | None = None,
+        is_set: bool = False,
     ) -> DN2Scores:
         """How far each query lies from the normal images, and what it lies closest to.
 
@@ -218,14 +219,15 @@ class LiveDN2:
         has are averaged, for queries and calibration alike (`LeaveOneOutTable.usable_k`).
 
         Shapes: vectors (Q, D), exclude (Q,) ids that must not count for their own query, -1 for none. The group of such
-                an id counts as little, as in calibration, unless the bank holds nothing else.
+                an id counts as little, as in calibration, unless the bank holds nothing else. Under `is_set` none of
+                these ids nor their groups counts for any query: images of one set must not vouch for each other.
         Units:  the metric's distance; [0, inf); larger = stranger.
         Ties:   lowest id first.
         Order:  each query by itself: the same bits alone and in any batch.
 
         Raises:
             BankTooSmall: no normal image is stored.
-            NothingToCompare: the only normal image is the excluded one.
+            NothingToCompare: the only normal image is the excluded one, or fewer than k lie outside the set.
             ParameterInvalid: `k` is not from 1 to 64, or `neighbours` is negative.
             WidthMismatch, NotFinite: from the index.
 
@@ -242,8 +244,12 @@ class LiveDN2:
             raise BankTooSmall("The bank of method `dn2` must hold at least 1 normal image; got 0.")
         used_k = self._table.usable_k(asked_k)
         prepared = self.prepared(vectors)
-        nearest = self._nearest_normal(prepared, max(used_k, neighbours), exclude)
+        nearest = self._nearest_normal(prepared, max(used_k, neighbours), exclude, is_set=is_set)
         if np.count_nonzero(nearest.ids[:, used_k - 1] < 0):
+            if is_set:
+                raise NothingToCompare(
+                    f"The bank must hold {used_k} normal images outside the set asked about and its groups; got fewer."
+                )
             raise NothingToCompare("The bank must hold a normal image besides the one asked about; got none.")
         plain = mean_of_nearest(nearest.distances, used_k)
         known = _search(self.anomalous, prepared, 1, exclude)
@@ -356,8 +362,15 @@ class LiveDN2:
             to_defect = followed.nearest(1).distances[places, 0]
         return CalibrationScores(scores=weighed_by_known_defects(plain, to_defect).astype(np.float32), ids=ids)
 
-    def _nearest_normal(self, vectors: NDArray[np.float32], k: int, exclude: NDArray[np.int64] | None) -> Neighbours:
+    def _nearest_normal(
+        self, vectors: NDArray[np.float32], k: int, exclude: NDArray[np.int64] | None, *, is_set: bool
+    ) -> Neighbours:
         groups = self._table.groups
+        if exclude is not None and is_set:
+            one_set = GroupLedger()
+            members = {mate for number in exclude.tolist() if number >= 0 for mate in groups.members(number).tolist()}
+            one_set.add(members, ["set"] * len(members))
+            return nearest_others(self.bank, exclude, vectors, k, one_set)
         if exclude is None or not groups:
             return _search(self.bank, vectors, k, exclude)
         found = nearest_others(self.bank, exclude, vectors, k, groups)

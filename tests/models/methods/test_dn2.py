@@ -150,6 +150,27 @@ def test_a_bank_image_is_left_out_with_its_group(metric):
     assert scorer.score(bank[:1]).score[0] < found.score[0]
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_images_of_a_set_and_their_groups_vouch_for_none_of_it(metric):
+    bank = gaussians(54, 200, 4)
+    bank[:90] = bank[0] + 0.01 * gaussians(55, 90, 4)  # more than one search fetches
+    groups = [f"burst {i % 2}" if 3 <= i < 90 else None for i in range(200)]
+    scorer = live(bank, gaussians(56, 2, 4), groups, metric=metric)
+    asked = np.array([0, 1, 3])  # the last brings half of the burst along
+    left = [i for i in range(200) if i not in (0, 1) and not (3 <= i < 90 and i % 2)]
+    expected = live(bank[left], gaussians(56, 2, 4), metric=metric).score(bank[asked]).score
+    assert scorer.score(bank[asked], exclude=asked, is_set=True).score == pytest.approx(expected, rel=1e-5)
+    alone = scorer.score(bank[asked], exclude=asked).score
+    assert (alone <= expected * 1.0001).all() and alone[0] < 0.9 * expected[0]  # the others vouch for it
+    sent = np.full(3, -1)
+    assert (
+        scorer.score(bank[asked], exclude=sent, is_set=True).score.tobytes()
+        == scorer.score(bank[asked]).score.tobytes()
+    )
+    with pytest.raises(NothingToCompare, match="must hold 2 normal images outside the set"):
+        scorer.score(bank, exclude=np.arange(200), is_set=True)
+
+
 def test_an_image_of_the_only_group_is_judged_by_its_mates():
     bank = gaussians(53, 6, 4)
     scorer = live(bank, groups=["all"] * 6)

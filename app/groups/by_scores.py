@@ -1,0 +1,126 @@
+"""The score of a set by the scores of its images, pooled, and calibrated on sets of images."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.collection_state import CollectionState
+from app.compressed import scorer_of
+from app.core import Core
+from app.errors import Invalid
+from app.fitted_shelf import LoadedFit
+from app.groups.schemas import GroupScoreParameters
+from app.scoring.fitted import fit_of, scores_by_fit, took_part
+from app.scoring.images import Vectors, show_calibration
+from app.scoring.schemas import ScoreParameters
+from models.contract import Give
+from models.judging import anomalous, make_calibration, p_values
+from models.pooling import ScorePooling, calibration_of_sets, pooled, shares, usual_score
+
+LIVE_SEED = 0  # of the sets drawn to calibrate the live scorer: one bank, one calibration
+
+
+def fit_for_sets(core: Core, state: CollectionState, parameters: GroupScoreParameters) -> LoadedFit:
+    """The fit that serves under the name asked for. Raises Conflict, and Invalid for what it cannot do with a set."""
+    name = parameters.scorer
+    fit = fit_of(core, state, ScoreParameters(scorer=name, k=parameters.k))
+    if Give.IMAGE_SCORE not in fit.card.gives.outputs:
+        raise Invalid(
+            f"`scorer`: `{name}` gives images no score that a set's could be made of; leave it out, or name another.",
+            "group_score_not_offered",
+        )
+    if parameters.pooling == "concat":
+        raise Invalid(
+            f"`pooling`: concat lays vectors side by side, and `{name}` gives an image a number; ask for mean, max or "
+            "excess.",
+            "pooling_not_offered",
+        )
+    _refuse_neighbours(parameters, name)
+    return fit
+
+
+def score_set_by_fit(
+    core: Core, state: CollectionState, fit: LoadedFit, images: Vectors, parameters: GroupScoreParameters
+) -> dict[str, Any]:
+    """The pooled score of these images by a fit, judged against sets of as many images that the fit has not seen.
+
+    Raises DeadlinePassed.
+    """
+    scores = np.array([one.image[0] for one in scores_by_fit(core, state, fit, images)], np.float32)
+    answer = _answer(state, images, scores, fit.calibration, parameters, reference="held_out", seed=fit.id)
+    for row, place in enumerate(images.places):
+        entry = images.stored[row]
+        if entry is not None:
+            answer["members"][place]["took_part"] = took_part(fit, entry.pk)
+    facts = {"revision": fit.sequence, "params": fit.parameters, "seed": fit.seed}
+    return {**answer, "method": fit.card.name, "fit": facts}
+
+
+def score_live_set(state: CollectionState, images: Vectors, parameters: GroupScoreParameters) -> dict[str, Any]:
+    """The pooled score of these images by the scorer that follows the bank, judged against sets of bank images.
+
+    Each calibration image was scored without itself and its group; stored images of a set are scored without the set.
+    To be called with the collection's lock held. Raises Invalid, BankTooSmall, NothingToCompare.
+    """
+    _refuse_neighbours(parameters, "excess")
+    scorer = scorer_of(state)
+    k = parameters.k or state.settings.k
+    with state.calibrating:
+        calibration = np.sort(scorer.calibration(k).scores)  # in no order of when they came
+    found = scorer.score(images.vectors, k=k, neighbours=0, exclude=images.own_ids, is_set=True)
+    return _answer(state, images, found.score, calibration, parameters, reference="bank", seed=LIVE_SEED)
+
+
+def _answer(
+    state: CollectionState,
+    images: Vectors,
+    scores: NDArray[np.float32],
+    normal: NDArray[np.float32],
+    parameters: GroupScoreParameters,
+    *,
+    reference: str,
+    seed: int,
+) -> dict[str, Any]:
+    """What is said of a set whose images have these scores, where normal images have those."""
+    pooling = ScorePooling(parameters.pooling)
+    size = len(images.places)
+    usual = usual_score(normal, scores)
+    score = pooled(scores[None], pooling, usual)
+    of_sets = calibration_of_sets(normal, size, pooling, seed=seed)
+    calibration = make_calibration(of_sets, parameters.false_alarm_rate or state.settings.false_alarm_rate)
+    verdict = anomalous(score, calibration)
+    parts = shares(scores, pooling, usual)
+    p = p_values(scores, normal) if normal.size else None
+    members: list[dict[str, Any]] = [{} for _ in range(size + len(images.problems))]
+    for place, fault in images.problems.items():
+        members[place] = {"problem": fault}
+    for row, place in enumerate(images.places):
+        entry = images.stored[row]
+        members[place] = {
+            **({} if entry is None else {"id": entry.image_id}),
+            "share": float(parts[row]),
+            "score": float(scores[row]),
+            "p_value": None if p is None else float(p[row]),
+        }
+    return {
+        "scorer": parameters.scorer,
+        "fingerprint": state.fingerprint,
+        "weights": state.weights,
+        "pooling": parameters.pooling,
+        "reference": reference,
+        "sequence": state.sequence,
+        "calibration": show_calibration(calibration, state.bank_note),
+        "score": float(score[0]),
+        "p_value": float(p_values(score, of_sets)[0]) if calibration.n else None,
+        "anomalous": None if verdict is None else bool(verdict[0]),
+        "neighbours": [],
+        "members": members,
+    }
+
+
+def _refuse_neighbours(parameters: GroupScoreParameters, what: str) -> None:
+    if parameters.neighbours:
+        raise Invalid(
+            f"`neighbours`: `{what}` compares a set with no other sets; leave it out.", "neighbours_not_offered"
+        )

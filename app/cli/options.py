@@ -19,8 +19,21 @@ DataOption = Annotated[
         "--data", file_okay=False, help="Work on this data folder directly [default: ODDITY_DATA, else data]."
     ),
 ]
-CollectionOption = Annotated[str, typer.Option("--collection", "-c", help="Name of the collection.")]
-CollectionArgument = Annotated[str, typer.Argument(metavar="COLLECTION", help="Name of the collection.")]
+
+
+def _collection_name(given: str | None) -> str | None:
+    """Refuse a path where a name belongs: it would ask the service for something else."""
+    if given is not None and "/" in given:
+        raise typer.BadParameter(f"the name of a collection holds no `/`; got {given}.")
+    return given
+
+
+CollectionOption = Annotated[
+    str, typer.Option("--collection", "-c", help="Name of the collection.", callback=_collection_name)
+]
+CollectionArgument = Annotated[
+    str, typer.Argument(metavar="COLLECTION", help="Name of the collection.", callback=_collection_name)
+]
 FolderArgument = Annotated[
     Path,
     typer.Argument(metavar="DIR", exists=True, file_okay=False, readable=True, help="Folder, read with all below it."),

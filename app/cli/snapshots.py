@@ -1,5 +1,6 @@
 """`oddity snapshots`: take a copy of a collection, list, download and delete copies, bring one back."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from app.cli.waiting import finished, say
 
 cli = typer.Typer(no_args_is_help=True, help="Take copies of a collection, and bring them back.")
 
+SNAPSHOT_ID = re.compile("[0-9a-f]{32}")
 SnapshotArgument = Annotated[str, typer.Argument(metavar="SNAPSHOT", help="Id of the snapshot.")]
 
 
@@ -100,9 +102,14 @@ def restore(
     as_json: JsonOption = False,
 ) -> None:
     """Make a new collection from a snapshot: checked as a whole first, and visible only when complete."""
+    is_file = Path(source).is_file()
+    if not is_file and Path(collection).is_file():
+        raise typer.BadParameter(f"the new collection's name comes first, then the file; got {collection} first.")
+    if not is_file and not SNAPSHOT_ID.fullmatch(source):
+        raise typer.BadParameter(f"{source} must be a file that is there, or the id of a snapshot (32 hex digits).")
     with open_client(server, data) as client:
         place = client.collection(collection)
-        job = place.restore(Path(source)) if Path(source).is_file() else place.restore(snapshot=source)
+        job = place.restore(Path(source)) if is_file else place.restore(snapshot=source)
         job = finished(client, job, f"Restoring {collection}", wait=wait, as_json=as_json)
         if job.result is not None and not as_json:
             say(f"{collection} is back, with {place.get().images} images.")

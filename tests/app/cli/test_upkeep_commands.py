@@ -136,7 +136,7 @@ def test_images_and_feedback(ask: Ask, bank: Path, tmp_path: Path) -> None:
     assert len(json.loads(ask("images", "list", "-c", "imported", "--json").out)) == 1
 
 
-def test_upkeep_snapshots_and_jobs(ask: Ask, bank: Path, tmp_path: Path) -> None:
+def test_upkeep_snapshots_and_jobs(ask: Ask, bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert ask("ingest", bank, "-c", "kept").code == 0
     assert "too few to tell (30 are needed)" in ask("drift", "kept").err
     assert json.loads(ask("drift", "kept", "--hours", 2, "--json").out)["drifted"] is None
@@ -163,6 +163,14 @@ def test_upkeep_snapshots_and_jobs(ask: Ask, bank: Path, tmp_path: Path) -> None
     assert (tmp_path / "again.tar").read_bytes() == (tmp_path / "kept.tar").read_bytes()
     assert "with 25 images" in ask("snapshots", "restore", "back", tmp_path / "kept.tar").err
     assert "with 25 images" in ask("snapshots", "restore", "back-too", snapshot["id"]).err
+    monkeypatch.chdir(tmp_path)
+    for wrong, said in (
+        (("kept.tar", "another"), "comes first"),
+        ((tmp_path / "kept.tar", "another"), "holds no `/`"),
+        (("another", "lost.tar"), "must be a file that is there"),
+    ):
+        refused = ask("snapshots", "restore", *wrong)
+        assert refused.code == 2 and said in " ".join(refused.err.replace("│", " ").split()), refused.err
     assert ask("snapshots", "delete", "kept", snapshot["id"]).code == 0
 
     queued = ask("compact", "kept", "--no-wait", "--json")

@@ -1,6 +1,8 @@
 """`oddity bench`: measurements on folders of labelled images."""
 
 import os
+import signal
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -67,7 +69,16 @@ DEADLINE_S = 3600.0  # the longest that the setting allows
 USUAL = Plan()
 DIGITS_LIMIT = 60  # of each digit and part in `bench reference` on made images
 
-cli = typer.Typer(no_args_is_help=True, help="Measure accuracy, kept promises, methods, search, speed and limits.")
+cli = typer.Typer(no_args_is_help=True)
+
+
+@cli.callback()
+def bench(context: typer.Context) -> None:
+    """Measure accuracy, kept promises, methods, search, speed and limits."""
+    # A benchmark that is told to end ends its servers first, as after Ctrl-C: Python alone would leave them running.
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    context.call_on_close(lambda: signal.signal(signal.SIGTERM, before))
+
 
 FolderToWrite = Annotated[Path, typer.Argument(metavar="DIR", help="Where they are written.")]
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder of the reports and of cached vectors.")]

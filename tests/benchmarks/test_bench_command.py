@@ -1,7 +1,13 @@
 """`oddity bench` on the command line."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from tests.app.cli.conftest import Oddity, oddity, quick
 
@@ -57,3 +63,32 @@ def test_false_alarms_are_measured_on_folders(oddity: Oddity, digits: Path, tmp_
     rows = found["pools"][0]["rows"]
     assert {(row["way"], row["n"]) for row in rows} >= {("held out", 20), ("leave one out", 20)}
     assert all(row["splits"] == 40 for row in rows)
+
+
+WAITS = """
+import os, sys, time
+from pathlib import Path
+from app.cli.bench import cli
+from benchmarks.job_pressure import running_server
+
+@cli.command()
+def waits() -> None:
+    with running_server(dict(os.environ), Path(sys.argv[2])) as (url, server):
+        print(server.pid, flush=True)
+        time.sleep(600)
+
+cli(["waits"])
+"""
+
+
+def test_a_benchmark_that_is_told_to_end_ends_its_server(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WAITS, "--", str(tmp_path)]
+    environment = {**os.environ, "ODDITY_JOBS": "off"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as benchmark:
+        assert benchmark.stdout is not None
+        server = int(benchmark.stdout.readline())
+        os.kill(server, 0)
+        benchmark.send_signal(signal.SIGTERM)
+        assert benchmark.wait(60) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(server, 0)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from app.shelf import CollectionState, CompressedBank
 from models.methods.dn2 import CalibrationScores, DN2Params, DN2Scores, LiveDN2
+from models.pooling import disjoint_sets
 
 SET_ASIDE = -1  # in `member_places`: kept for calibration
 _ROWS = 256  # calibration rows scored at once: bounds memory
@@ -70,6 +71,12 @@ class CompressedScorer:
                     scores[rows] = self.small.score(self.calibration_vectors[rows], k=k, neighbours=0).score
                 self._calibrations[k] = CalibrationScores(scores=scores, ids=self.calibration_ids[: scores.size])
             return self._calibrations[k]
+
+    def calibration_in_sets(self, size: int, k: int | None = None) -> NDArray[np.float32]:
+        """The same in disjoint sets, (n, size): none of these images is in the small bank to vouch for another."""
+        found = self.calibration(k)
+        by_id = np.argsort(found.ids)  # sets are drawn whatever their images score
+        return found.scores[by_id][disjoint_sets(by_id.size, size, seed=0)]
 
 
 def scorer_of(state: CollectionState) -> LiveDN2 | CompressedScorer:

@@ -12,8 +12,8 @@ Five ways of calibrating are measured, with the arithmetic the service itself us
 * leave one out:  n images are the bank and calibrate it. The mean must not exceed the promise.
 * drawn sets:     sets of images, references and calibration drawn from the two halves of a bank. As held out.
 * registered:     n registered groups calibrate themselves. As leave one out.
-* sets by images: the images of n disjoint sets are the bank, and their pooled scores (`excess`) calibrate it. As leave
-                  one out.
+* sets by images: the images of n disjoint sets are the bank, and their pooled scores (`excess`), each image without
+                  its set, calibrate it. As leave one out.
 
 How far from the promise a mean may be. All splits share one pool, so they say nothing about other pools;
 but the promise is made for *any* exchangeable images, and a random split makes the images of one fixed pool
@@ -49,7 +49,7 @@ from models.leave_one_out import GroupLedger
 from models.methods.dn2 import DN2Params
 from models.methods.dn2.groups import drawn_group_bank, registered_group_bank
 from models.methods.dn2.maths import mean_of_nearest
-from models.pooling import ScorePooling, calibration_of_sets, pooled, usual_score
+from models.pooling import ScorePooling, pooled, usual_score
 
 Way = Literal["held out", "leave one out", "drawn sets", "registered", "sets by images"]
 WAYS: tuple[Way, ...] = ("held out", "leave one out", "drawn sets", "registered", "sets by images")
@@ -263,10 +263,17 @@ def _leave_one_out(distances: NDArray[np.float32], order: NDArray[np.intp], n: i
 
 
 def _sets_by_images(distances: NDArray[np.float32], order: NDArray[np.intp], taken: int, plan: Plan) -> Scores:
-    normal, asked = _leave_one_out(distances, order, taken, plan.k)
-    calibration = calibration_of_sets(np.sort(normal), plan.set_size, ScorePooling.EXCESS, seed=0)
-    sets = asked.reshape(-1, plan.set_size)
-    return calibration, pooled(sets, ScorePooling.EXCESS, usual_score(normal, asked))
+    size, bank = plan.set_size, order[:taken]
+    alone, asked = _leave_one_out(distances, order, taken, plan.k)
+    usual = usual_score(alone, alone)
+    in_sets = np.stack(
+        [
+            _nearest(distances, bank[start : start + size], np.delete(bank, slice(start, start + size)), plan.k)
+            for start in range(0, taken, size)
+        ]
+    )
+    sets = asked.reshape(-1, size)
+    return pooled(in_sets, ScorePooling.EXCESS, usual), pooled(sets, ScorePooling.EXCESS, usual)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from benchmarks.metrics import average_precision, false_positive_rate_at, roc_au
 from models.judging import anomalous, make_calibration
 from models.methods.dn2 import DN2Params, LiveDN2, cleaned
 from models.methods.dn2.groups import drawn_group_bank
-from models.pooling import ScorePooling, calibration_of_sets, pooled, usual_score
+from models.pooling import ScorePooling, pooled, usual_score
 
 Rows = NDArray[np.int64]
 SETS_MIN, SETS_MAX = 5, 500  # of each kind
@@ -98,10 +98,11 @@ def measure_sets(
     scorer = live_bank(pool, bank, params)
     if pooling == ScorePooling.EXCESS:
         normals = scorer.calibration().scores
-        calibration = calibration_of_sets(np.sort(normals), size, ScorePooling.EXCESS, seed=0)
+        usual = usual_score(normals, normals)
+        calibration = pooled(scorer.calibration_in_sets(size), ScorePooling.EXCESS, usual)
         ready = time.perf_counter()
         of_images = scorer.score(pool.vectors[sets.ravel()], neighbours=0).score
-        scores = pooled(of_images.reshape(sets.shape), ScorePooling.EXCESS, usual_score(normals, of_images))
+        scores = pooled(of_images.reshape(sets.shape), ScorePooling.EXCESS, usual)
     else:
         groups = drawn_group_bank(scorer, size, pooling=pooling)
         calibration = groups.calibration

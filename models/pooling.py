@@ -1,8 +1,8 @@
 """Sets judged by the scores of their images: one number for a set, and calibration on sets.
 
 A set is strange when its pooled score is large among the pooled scores of normal sets of the same size. Those are
-drawn from normal images that did not see themselves, held out of a fit or left out of the bank, each in one set at
-most, so that they are independent: n images calibrate n / size sets.
+drawn from normal images that saw neither themselves nor each other, held out of a fit or left out of the bank, each in
+one set at most, so that they are independent: n images calibrate n / size sets.
 """
 
 from enum import StrEnum
@@ -43,18 +43,25 @@ def pooled(scores: NDArray[np.float32], pooling: ScorePooling, usual: float) -> 
     return np.asarray(found, np.float32)
 
 
+def disjoint_sets(count: int, size: int, *, seed: int) -> NDArray[np.intp]:
+    """Places of `count` images, each in one set at most, drawn once for a seed.
+
+    Shapes: -> (count // size, size).
+    """
+    sets = count // size
+    return np.random.default_rng(seed).permutation(count)[: sets * size].reshape(sets, size)
+
+
 def calibration_of_sets(
     scores: NDArray[np.float32], size: int, pooling: ScorePooling, *, seed: int
 ) -> NDArray[np.float32]:
-    """Pooled scores of disjoint sets of calibration images, drawn once for a seed.
+    """Pooled scores of disjoint sets of images that were held out of a fit.
 
     Shapes: (n,) -> (n // size,).
     """
-    count = scores.size // size
-    if not count:
+    if scores.size < size:
         return np.zeros(0, np.float32)
-    drawn = np.random.default_rng(seed).permutation(scores.size)[: count * size]
-    return pooled(scores[drawn].reshape(count, size), pooling, usual_score(scores, scores))
+    return pooled(scores[disjoint_sets(scores.size, size, seed=seed)], pooling, usual_score(scores, scores))
 
 
 def shares(scores: NDArray[np.float32], pooling: ScorePooling, usual: float) -> NDArray[np.float32]:

@@ -1,5 +1,6 @@
 """The score of a set by the scores of its images, pooled, and calibrated on sets of images."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from app.compressed import scorer_of
 from app.core import Core
 from app.errors import Invalid
 from app.fitted_shelf import LoadedFit
+from app.groups.kept import kept
 from app.groups.schemas import GroupScoreParameters
 from app.scoring.fitted import fit_of, scores_by_fit, took_part
 from app.scoring.images import Vectors, show_calibration
@@ -18,7 +20,14 @@ from models.contract import Give
 from models.judging import anomalous, make_calibration, p_values
 from models.pooling import ScorePooling, calibration_of_sets, pooled, shares, usual_score
 
-LIVE_SEED = 0  # of the sets drawn to calibrate the live scorer: one bank, one calibration
+
+@dataclass(frozen=True, slots=True)
+class _Normal:
+    """What normal images say of a set."""
+
+    images: NDArray[np.float32]  # (n,) scores of images
+    usual: float  # what an image scores
+    sets: NDArray[np.float32]  # (m,) pooled scores of sets
 
 
 def fit_for_sets(core: Core, state: CollectionState, parameters: GroupScoreParameters) -> LoadedFit:
@@ -48,7 +57,9 @@ def score_set_by_fit(
     Raises DeadlinePassed.
     """
     scores = np.array([one.image[0] for one in scores_by_fit(core, state, fit, images)], np.float32)
-    answer = _answer(state, images, scores, fit.calibration, parameters, reference="held_out", seed=fit.id)
+    of_sets = calibration_of_sets(fit.calibration, scores.size, ScorePooling(parameters.pooling), seed=fit.id)
+    normal = _Normal(fit.calibration, usual_score(fit.calibration, scores), of_sets)
+    answer = _answer(state, images, scores, normal, parameters, reference="held_out")
     for row, place in enumerate(images.places):
         entry = images.stored[row]
         if entry is not None:
@@ -60,38 +71,41 @@ def score_set_by_fit(
 def score_live_set(state: CollectionState, images: Vectors, parameters: GroupScoreParameters) -> dict[str, Any]:
     """The pooled score of these images by the scorer that follows the bank, judged against sets of bank images.
 
-    Each calibration image was scored without itself and its group; stored images of a set are scored without the set.
+    Each of those was scored without its set and its groups, and so are stored images of the set asked about.
     To be called with the collection's lock held. Raises Invalid, BankTooSmall, NothingToCompare.
     """
     _refuse_neighbours(parameters, "excess")
     scorer = scorer_of(state)
     k = parameters.k or state.settings.k
-    with state.calibrating:
-        calibration = np.sort(scorer.calibration(k).scores)  # in no order of when they came
+    size = len(images.places)
+
+    def make() -> _Normal:
+        alone = scorer.calibration(k).scores
+        usual = float(np.median(alone)) if alone.size else 0.0
+        return _Normal(alone, usual, pooled(scorer.calibration_in_sets(size, k), ScorePooling.EXCESS, usual))
+
+    normal = kept(state, parameters.pooling, size, k, make)
     found = scorer.score(images.vectors, k=k, neighbours=0, exclude=images.own_ids, is_set=True)
-    return _answer(state, images, found.score, calibration, parameters, reference="bank", seed=LIVE_SEED)
+    return _answer(state, images, found.score, normal, parameters, reference="bank")
 
 
 def _answer(
     state: CollectionState,
     images: Vectors,
     scores: NDArray[np.float32],
-    normal: NDArray[np.float32],
+    normal: _Normal,
     parameters: GroupScoreParameters,
     *,
     reference: str,
-    seed: int,
 ) -> dict[str, Any]:
-    """What is said of a set whose images have these scores, where normal images have those."""
+    """What is said of a set whose images have these scores."""
     pooling = ScorePooling(parameters.pooling)
     size = len(images.places)
-    usual = usual_score(normal, scores)
-    score = pooled(scores[None], pooling, usual)
-    of_sets = calibration_of_sets(normal, size, pooling, seed=seed)
-    calibration = make_calibration(of_sets, parameters.false_alarm_rate or state.settings.false_alarm_rate)
+    score = pooled(scores[None], pooling, normal.usual)
+    calibration = make_calibration(normal.sets, parameters.false_alarm_rate or state.settings.false_alarm_rate)
     verdict = anomalous(score, calibration)
-    parts = shares(scores, pooling, usual)
-    p = p_values(scores, normal) if normal.size else None
+    parts = shares(scores, pooling, normal.usual)
+    p = p_values(scores, normal.images) if normal.images.size else None
     members: list[dict[str, Any]] = [{} for _ in range(size + len(images.problems))]
     for place, fault in images.problems.items():
         members[place] = {"problem": fault}
@@ -112,7 +126,7 @@ def _answer(
         "sequence": state.sequence,
         "calibration": show_calibration(calibration, state.bank_note),
         "score": float(score[0]),
-        "p_value": float(p_values(score, of_sets)[0]) if calibration.n else None,
+        "p_value": float(p_values(score, normal.sets)[0]) if calibration.n else None,
         "anomalous": None if verdict is None else bool(verdict[0]),
         "neighbours": [],
         "members": members,

@@ -15,6 +15,7 @@ from app.entry_columns import ImageEntry
 from app.errors import Invalid, NotFound
 from app.groups import repository
 from app.groups.by_scores import fit_for_sets, score_live_set, score_set_by_fit
+from app.groups.kept import kept
 from app.groups.schemas import GroupScoreParameters, RegisterParameters
 from app.images.repository import by_ids
 from app.images.schemas import AddParameters
@@ -24,7 +25,6 @@ from models.judging import anomalous, make_calibration, p_values
 from models.methods.dn2 import GroupBank, make_group_bank
 
 LIVE_SCORER = "dn2"  # follows the bank; any other is fitted
-BANKS_KEPT = 8  # sizes of set, poolings and k asked for lately
 
 
 def put_group(
@@ -160,20 +160,14 @@ def score_group(
 
 
 def _group_bank(state: CollectionState, set_size: int, parameters: GroupScoreParameters) -> GroupBank:
-    """Kept until the collection changes: drawing and pooling the reference sets costs more than scoring one set."""
     k = parameters.k or state.settings.k
-    place = ("group", parameters.pooling, set_size, k)
-    bank: GroupBank | None = state.cache.get(place)
-    if bank is None:
-        with state.calibrating:
-            held = {one.name: _held(state, one) for one in state.groups.values()}
-            registered = {name: state.vectors(members) for name, members in held.items() if members.size}
-            bank = make_group_bank(state.dn2, registered, set_size, pooling=parameters.pooling, k=k)
-        kept = [one for one in list(state.cache) if one[0] == "group"]
-        for one in kept[: max(0, len(kept) - BANKS_KEPT + 1)]:  # oldest first
-            state.cache.pop(one, None)
-        state.cache[place] = bank
-    return bank
+
+    def make() -> GroupBank:
+        held = {one.name: _held(state, one) for one in state.groups.values()}
+        registered = {name: state.vectors(members) for name, members in held.items() if members.size}
+        return make_group_bank(state.dn2, registered, set_size, pooling=parameters.pooling, k=k)
+
+    return kept(state, parameters.pooling, set_size, k, make)
 
 
 def _not_itself(state: CollectionState, stored: Sequence[ImageEntry | None]) -> dict[str, set[Any]]:

@@ -265,6 +265,8 @@ def test_a_compressed_bank_is_calibrated_on_images_it_was_not_chosen_from(
     by_hand_scores = np.sort(cosine_distances(state.vectors(kept.ids), rows), axis=1)[:, :2].mean(axis=1)
     assert kept.scores == pytest.approx(by_hand_scores, rel=1e-4, abs=1e-6)
     assert asked(client, name, PROBES)["calibration"]["n"] == 10
+    in_sets = scorer.calibration_in_sets(3)
+    assert in_sets.shape == (3, 3) and np.isin(in_sets, kept.scores).all() and np.unique(in_sets).size == 9
     # What it must not be: leave-one-out among the chosen rows.
     among = scorer.small.calibration().scores
     assert np.sort(among).tolist() != pytest.approx(np.sort(by_hand_scores)[: among.size].tolist(), rel=0.05)

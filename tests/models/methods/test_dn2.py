@@ -13,6 +13,7 @@ from models.errors import BankTooSmall, NothingToCompare, ParameterInvalid
 from models.judging import anomalous, make_calibration, p_values
 from models.methods.dn2 import DN2Params, LiveDN2
 from models.methods.dn2.maths import mean_of_nearest, unit_rows, weighed_by_known_defects
+from models.pooling import ScorePooling, disjoint_sets, pooled
 from tests.oracles import dn2 as oracle
 
 METRICS = [Metric.COSINE, Metric.L2]
@@ -335,6 +336,50 @@ def test_full_conformal_p_values_are_never_above_leave_one_out_ones():
         p = p_values(scorer.score(drawn[12:]).score, scorer.calibration().scores)[0]
         everyone = live(drawn, metric="l2").leave_one_out()[1]
         assert p >= p_values(everyone[12:], everyone[:12])[0]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_calibration_in_sets_equals_a_double_loop_without_each_set(metric):
+    bank, defects = gaussians(60, 41, 3), gaussians(61, 2, 3)
+    bank[20:24] = bank[20] + 0.01 * gaussians(62, 4, 3)
+    groups = [f"g{i % 3}" if i < 9 else None for i in range(41)]
+    scorer = live(bank, defects, groups, metric=metric)
+    by_key = np.argsort(keys_of(np.arange(41)))
+    expected = []
+    for members in by_key[disjoint_sets(41, 4, seed=0)]:
+        taken = {groups[one] for one in members} - {None}
+        others = [i for i in range(41) if i not in members and groups[i] not in taken]
+        expected.append(oracle.scores(bank[members], bank[others], 2, metric, defects))
+    found = scorer.calibration_in_sets(4)
+    assert found.shape == (10, 4) and found == pytest.approx(np.array(expected), rel=1e-4)
+    # What is left over in the memory of a longer history counts for nothing.
+    scorer.add_normal(np.arange(50, 60), keys_of(np.arange(50, 60)), gaussians(63, 10, 3))
+    assert scorer.calibration_in_sets(4).shape == (12, 4)
+    scorer.remove(np.arange(50, 60))
+    assert scorer.calibration_in_sets(4).tobytes() == found.tobytes()
+    assert scorer.calibration_in_sets(30).shape == (1, 30)
+    assert scorer.calibration_in_sets(40).shape == (0, 40)  # one other is left, and k is 2
+    assert live(bank[:1]).calibration_in_sets(1).shape == (0, 1)
+
+
+def test_sets_keep_the_promise_at_small_sizes():
+    # 200 banks of 60 in 20 sets of 3, 20 new sets each, k = 1, a third of the images in near pairs: promise 1/21.
+    random, alarms, by_largest = np.random.default_rng(64), [], []
+    for _ in range(200):
+        places = random.normal(size=(120, 4))
+        places[:20] = places[20:40] + 0.05 * random.normal(size=(20, 4))
+        drawn = places[random.permutation(120)].astype(np.float32)
+        scorer = live(drawn[:60], metric="l2", k=1)
+        new = pooled(scorer.score(drawn[60:]).score.reshape(20, 3), ScorePooling.EXCESS, 1.0)
+        mean_of_new = scorer.score(drawn[60:]).score.reshape(20, 3).mean(axis=1)
+        sets = scorer.calibration_in_sets(3)
+        alarms.append((new > pooled(sets, ScorePooling.EXCESS, 1.0).max()).mean())
+        # Negative control: sets that are drawn by what their images score, the largest beside the smallest.
+        ordered = np.sort(scorer.calibration().scores)
+        level = np.stack([ordered[:20], ordered[20:40], ordered[:39:-1]], axis=1)
+        by_largest.append((mean_of_new > pooled(level, ScorePooling.MEAN, 1.0).max()).mean())
+    assert np.mean(alarms) <= 1 / 21 + 0.01
+    assert np.mean(by_largest) > 1 / 21 + 0.03
 
 
 def test_bursts_need_their_group():

@@ -30,7 +30,7 @@ from app.kept_process import handed_settings, obey
 from app.observe import log_to_stderr
 from app.server_processes import ServerProcesses
 from app.settings import Settings
-from models.garbage import made_to_stay
+from models.garbage import made_to_stay, search_seldom
 
 SETTLE_S = 0.25  # from the last connection taken to the first one closed
 
@@ -171,6 +171,7 @@ class AnnouncedServer(uvicorn.Server):
         """Start, then announce."""
         with made_to_stay():
             await super().startup(sockets=sockets)
+        search_seldom()
         if not self.started:
             return
         self._app.state.checks.run(wait_s=0)  # loads the network, which takes seconds, before a request needs it

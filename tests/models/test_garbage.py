@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from models.garbage import made_to_stay
+from models.garbage import SEARCH_AFTER, made_to_stay, search_seldom
 from models.torchvision_import import import_torchvision
 
 
@@ -19,8 +19,10 @@ def searching() -> Iterator[None]:
     """Whatever a test leaves, the others are searched for garbage."""
     import_torchvision()  # else a network that another test still loads switches the search off meanwhile
     assert gc.isenabled()
+    before = gc.get_threshold()
     yield
     gc.enable()
+    gc.set_threshold(*before)
 
 
 def test_nothing_is_searched_in_the_block_nor_what_it_made_afterwards() -> None:
@@ -65,3 +67,27 @@ def test_who_had_switched_it_off_finds_it_off() -> None:
     with made_to_stay():
         pass
     assert not gc.isenabled()
+
+
+def test_searches_come_after_more_objects_and_still_come() -> None:
+    begun: list[int] = []
+
+    def told(phase: str, facts: dict[str, int]) -> None:
+        if phase == "start":
+            begun.append(facts["generation"])
+
+    def searches(objects: int) -> int:
+        gc.collect()
+        begun.clear()
+        kept = [[number] for number in range(objects)]
+        assert len(kept) == objects
+        return len(begun)
+
+    gc.callbacks.append(told)
+    try:
+        assert searches(SEARCH_AFTER - 1000) > 2
+        search_seldom()
+        assert searches(SEARCH_AFTER - 1000) == 0
+        assert searches(SEARCH_AFTER * 3) >= 2
+    finally:
+        gc.callbacks.remove(told)

@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 import typer
-from oddity_client import ItemProblem, NewImage
+from oddity_client import GroupMember, ItemProblem, NewImage
 from rich.table import Table
 
 from app.cli.classify import PathsArgument, pictures_of
@@ -88,13 +88,24 @@ def score(
     if as_json:
         print_json(told)
         return
-    p_value = "none" if told.p_value is None else f"{told.p_value:.4f}"
     verdict = {True: "strange", False: "belongs", None: "too few normal sets to say"}[told.anomalous]
-    table = Table("file", "share", title=f"score {short_number(told.score)}, p-value {p_value}: {verdict}")
+    table = Table(
+        "file", "share", title=f"score {short_number(told.score)}, p-value {_p_value(told.p_value)}: {verdict}"
+    )
+    have_scores = any(isinstance(one, GroupMember) and one.score is not None for one in told.members)
+    for name in ("score", "p-value") if have_scores else ():
+        table.add_column(name)
     for image, member in zip(images, told.members, strict=True):
-        share = member.problem.detail if isinstance(member, ItemProblem) else f"{member.share:.2f}"
-        table.add_row(image.name, share)
+        if isinstance(member, ItemProblem):
+            table.add_row(image.name, member.problem.detail)
+            continue
+        own = [] if member.score is None else [short_number(member.score), _p_value(member.p_value)]
+        table.add_row(image.name, f"{member.share:.2f}", *own)
     results().print(table)
+
+
+def _p_value(found: float | None) -> str:
+    return "none" if found is None else f"{found:.4f}"
 
 
 def _images(paths: PathsArgument) -> list[NewImage]:

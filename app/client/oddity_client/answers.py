@@ -262,10 +262,13 @@ class GroupNeighbour(Answer):
 
 
 class GroupMember(Answer):
-    """How much of a set's score an image brings."""
+    """How much of a set's score an image brings, and its own score where images are what is scored."""
 
     share: float
     id: str | None = None
+    score: float | None = None
+    p_value: float | None = None
+    took_part: bool | None = None
 
 
 class GroupScore(Answer):
@@ -283,6 +286,8 @@ class GroupScore(Answer):
     anomalous: bool | None
     neighbours: list[GroupNeighbour]
     members: list[GroupMember | ItemProblem]
+    method: str | None = None
+    fit: dict[str, Any] | None = None
 
 
 class ClassRecord(Answer):

@@ -189,7 +189,11 @@ def test_groups(ask: Ask, bank: Path) -> None:
     assert "day" in ask("groups", "list", "-c", "sets").out
     scored = ask("groups", "score", bank / "02.png", bank / "03.png", "-c", "sets", "--json")
     assert len(json.loads(scored.out)["members"]) == 2
-    assert "p-value" in ask("groups", "score", bank / "02.png", bank / "03.png", "-c", "sets").out
+    plain = ask("groups", "score", bank / "02.png", bank / "03.png", "-c", "sets").out
+    assert plain.count("p-value") == 1
+    (bank / "rubbish.png").write_bytes(b"rubbish")
+    by_images = ask("groups", "score", bank / "02.png", bank / "rubbish.png", "-c", "sets", "--pooling", "excess").out
+    assert by_images.count("p-value") == 2 and "`image` must" in by_images, by_images
     assert ask("groups", "delete", "day", "-c", "sets").code == 0
     assert json.loads(ask("groups", "list", "-c", "sets", "--json").out) == []
 

@@ -16,6 +16,7 @@ from oddity_client import (
     Client,
     Collection,
     Conflict,
+    GroupMember,
     ImageScore,
     Invalid,
     ItemProblem,
@@ -132,6 +133,10 @@ def test_sets_and_classes(oddity: Client) -> None:
     assert place.group("day").metadata == {"line": 1}
     score = place.score_group([png(50), png(51)], pooling="max")
     assert score.pooling == "max" and len(score.members) == 2
+    (one, other) = place.score_group([png(50), png(51)], pooling="excess").members
+    assert isinstance(one, GroupMember) and isinstance(other, GroupMember)
+    alone = place.score([png(50), png(51)]).results
+    assert [one.score, other.score] == [member.score for member in alone if isinstance(member, ImageScore)]
     place.delete_group("day")
     for number, label in enumerate(("dot", "bar")):
         told = place.put_class(label, [png(200 + 10 * number + seed) for seed in range(3)])

@@ -81,8 +81,8 @@ async def score_group(
     """Score a set of images against registered groups, or against sets of the same size drawn from the bank.
 
     With `pooling=excess` the images' own scores are pooled: what each has beyond the median normal image, root mean
-    square. It tells sets with a few strange images best. Normal images, each scored without itself, calibrate it in
-    disjoint sets of the same size. With `scorer` the scores of a fitted scorer are pooled, and judged against those of
+    square. It tells sets with a few strange images best. Disjoint sets of normal images calibrate it, each image
+    scored without its set. With `scorer` the scores of a fitted scorer are pooled, and judged against those of
     images that were held out of the fit.
     """
     body = await read_body(request, core.settings)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from models.pretraining.small_maps import with_small_maps
 from models.torchvision_import import import_torchvision
 
 
@@ -14,7 +15,7 @@ class Student(torch.nn.Module):
         body = getattr(import_torchvision().models, backbone)(weights=None, zero_init_residual=True)
         width = body.fc.in_features
         body.fc = torch.nn.Identity()
-        self.body = body
+        self.body = with_small_maps(body)
         self.label = torch.nn.Linear(width, classes)
         self.soft = torch.nn.Linear(width, logits) if logits else None
         self.feature = torch.nn.Linear(width, features) if features else None

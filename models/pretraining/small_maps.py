@@ -2,8 +2,8 @@
 
 A 3 x 3 convolution of a 2 x 2 map multiplies mostly by padding: of its 36 pairs of output and tap, 16 meet a
 pixel. The library's kernels work all of them, and in strips made for wide maps. A matrix product for each tap, over
-only the pixels that it meets, takes a fifth to nine tenths of the time where the map that comes out has at most
-4 x 4 pixels and 256 channels or more; elsewhere it takes longer (docs/figures.md, "Training on small maps").
+only the pixels that it meets, is quicker where maps are small and channels many; with wide maps or few channels it is
+slower, so those are left to the library. `benchmarks/training_step.py` measures what it is worth.
 """
 
 from collections.abc import Iterator
@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-KERNEL = 3
-_MOST_PIXELS, _LEAST_CHANNELS = 16, 256  # of a map that comes out
+_KERNEL = 3
+# Of a map that comes out. Beyond them it was slower or hardly quicker, layer by layer.
+_MOST_PIXELS, _LEAST_CHANNELS = 16, 256
 
 
 class SmallMapConv2d(torch.nn.Conv2d):
@@ -52,7 +53,7 @@ def with_small_maps(body: torch.nn.Module) -> torch.nn.Module:
 
 def _is_replaceable(layer: torch.nn.Conv2d) -> bool:
     return (
-        layer.kernel_size == (KERNEL, KERNEL)
+        layer.kernel_size == (_KERNEL, _KERNEL)
         and layer.padding == (1, 1)
         and layer.dilation == (1, 1)
         and layer.stride[0] == layer.stride[1]
@@ -65,7 +66,7 @@ def _is_replaceable(layer: torch.nn.Conv2d) -> bool:
 def _replaced(layer: torch.nn.Conv2d) -> SmallMapConv2d:
     stride = layer.stride[0]
     # Made without memory: drawing first weights would move the random numbers that follow.
-    made = SmallMapConv2d(layer.in_channels, layer.out_channels, KERNEL, stride, padding=1, bias=False, device="meta")
+    made = SmallMapConv2d(layer.in_channels, layer.out_channels, _KERNEL, stride, padding=1, bias=False, device="meta")
     made.weight = layer.weight
     return made
 
@@ -125,8 +126,8 @@ def _channels_last(pixels: Tensor) -> Tensor:
 
 def _taps(height: int, width: int, stride: int) -> Iterator[_Tap]:
     """The taps that meet any pixel of such a map."""
-    for row in range(KERNEL):
-        for column in range(KERNEL):
+    for row in range(_KERNEL):
+        for column in range(_KERNEL):
             rows, columns = _met(height, stride, row), _met(width, stride, column)
             if rows is not None and columns is not None:
                 yield _Tap(row, column, (rows[0], columns[0]), (rows[1], columns[1]))

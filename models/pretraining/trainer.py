@@ -313,8 +313,6 @@ class _Run:
             self._student.load_state_dict(saved["student"])
             self._average.load_state_dict(saved["average"])
             self._optimizer.load_state_dict(saved["optimizer"])
-            for group in self._optimizer.param_groups:
-                group["fused"] = True  # whatever the version that began the run had
             if self._division is not None:
                 self._division.restore(saved["learner_of"])
             self.step, self._elapsed_before = int(saved["step"]), float(saved["elapsed_s"])

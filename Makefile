@@ -54,6 +54,9 @@ $(VENV)/.dev: $(VENV)/.run
 serve: $(VENV)/.run
 	$(BIN)/oddity serve --host $(HOST) --port $(PORT) --data $(DATA)
 
+# One thread each, since they share the cores already: threads of OpenMP that wait for others which have no core wait in
+# circles, and training takes several times as long.
+test: export OMP_NUM_THREADS = 1
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 

@@ -5,11 +5,12 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from app import errors
@@ -285,20 +286,24 @@ def create_app(settings: Settings | None = None, clock: Clock = utc_now) -> Fast
     app.add_middleware(Gate, access=settings.access)
     app.add_middleware(BodyDeadline, wait_s=settings.body_wait_s)
     app.mount("/static", PageFiles(packages=[("app", "static")]), name="static")
-    for router in QUICK_ROUTERS:
-        app.router.routes.extend(router.routes)
-    for router in ROUTERS:
-        reads_itself = all(map(reads_its_body, router.routes))
-        app.include_router(router, dependencies=[] if reads_itself else [Depends(refuse_unknown_parameters)])
-    _join_routes(app)
+    app.router.routes.extend(_routes())
     return app
 
 
-def _join_routes(app: FastAPI) -> None:
-    """Let the routers work out their routes now.
+@cache
+def _routes() -> tuple[BaseRoute, ...]:
+    """Every path but that of the page's files, worked out once for all applications of a process.
 
-    Else the first request does, under a switch of warnings that is not safe with threads, and everybody waits for it.
+    Left to them the first request does it, under a switch of warnings that is not safe with threads, and everybody
+    waits for it.
     """
+    together = APIRouter()
+    for router in QUICK_ROUTERS:
+        together.routes.extend(router.routes)
+    for router in ROUTERS:
+        reads_itself = all(map(reads_its_body, router.routes))
+        together.include_router(router, dependencies=[] if reads_itself else [Depends(refuse_unknown_parameters)])
     nowhere = {"type": "http", "method": "GET", "path": NO_PATH, "root_path": "", "headers": []}
-    for route in app.routes:
+    for route in together.routes:
         route.matches(nowhere)
+    return tuple(together.routes)

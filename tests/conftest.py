@@ -4,6 +4,7 @@ import gc
 import io
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from app.db.engine import Database
 from app.main import create_app
 from app.settings import Settings
 from models.catalog import installed
@@ -58,10 +60,23 @@ def png(seed: int, side: int = 32, kind: str = "noise") -> bytes:
     return buffer.getvalue()
 
 
+@pytest.fixture(scope="session")
+def migrated_record(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty SQLite record that has its tables: to copy it takes a hundredth of the time that making them takes."""
+    path = tmp_path_factory.mktemp("migrated") / "oddity.db"
+    record = Database(f"sqlite:///{path}")
+    record.migrate()
+    record.close()
+    return path
+
+
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path: Path, migrated_record: Path) -> Settings:
     """Settings on a folder of this test's own, with a quick embedding."""
-    return Settings(data=tmp_path / "data", weights="stand-in", image_size=32, threads=2)
+    data = tmp_path / "data"
+    data.mkdir()
+    shutil.copyfile(migrated_record, data / "oddity.db")
+    return Settings(data=data, weights="stand-in", image_size=32, threads=2)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from app.classes.schemas import RegisterParameters as RegisterClassParameters
 from app.explaining.schemas import ExplainParameters
 from app.groups.schemas import GroupScoreParameters, RegisterParameters
 from app.images.schemas import AddParameters
-from app.main import create_app
+from app.main import _routes, create_app
 from app.scoring.schemas import ScoreParameters
 from app.search.schemas import QueryParameters
 from app.settings import Settings
@@ -166,6 +166,7 @@ def test_the_main_answers_have_examples(document: dict) -> None:
 
 
 def test_routes_are_worked_out_before_the_first_request(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    _routes.cache_clear()  # as in a process that has answered nothing yet
     made = create_app(settings)
     monkeypatch.delattr("fastapi.routing.get_dependant")
     with TestClient(made) as client:

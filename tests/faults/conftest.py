@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.app.conftest import embedders_are_kept, settings
 from tests.record.conftest import PostgreSQL, postgresql
 
-__all__ = ["postgresql"]
+__all__ = ["embedders_are_kept", "postgresql", "settings"]
 _numbers = itertools.count()
 
 

@@ -24,11 +24,6 @@ C = "/v1/collections/c"
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(data=tmp_path / "data", weights="stand-in", image_size=32, threads=1)
-
-
-@pytest.fixture
 def client(settings: Settings) -> Iterator[TestClient]:
     with TestClient(create_app(settings), raise_server_exceptions=False) as client:
         add(client, "c", {f"n{number}": png(number) for number in range(4)})

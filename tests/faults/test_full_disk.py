@@ -28,11 +28,6 @@ C = "/v1/collections/c"
 WRITES = 3  # of a batch of images: bytes, bytes, bytes
 
 
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(data=tmp_path / "data", weights="stand-in", image_size=32, threads=1)
-
-
 @contextmanager
 def full_at(call: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The disk is full from the k-th file on that is synced."""

@@ -20,6 +20,7 @@ def searching() -> Iterator[None]:
     import_torchvision()  # else a network that another test still loads switches the search off meanwhile
     assert gc.isenabled()
     before = gc.get_threshold()
+    gc.set_threshold(700, 10, 10)  # Python's own, whatever a server that a test started in this process has set
     yield
     gc.enable()
     gc.set_threshold(*before)

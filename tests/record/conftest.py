@@ -66,10 +66,10 @@ def postgresql() -> Iterator[PostgreSQL]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The URL of an empty record; on PostgreSQL it is migrated already."""
+def database_url(request: pytest.FixtureRequest, tmp_path: Path, migrated_record: Path) -> Iterator[str]:
+    """The URL of an empty record that has its tables."""
     if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'record.db'}"
+        yield f"sqlite:///{shutil.copyfile(migrated_record, tmp_path / 'record.db')}"
         return
     server: PostgreSQL = request.getfixturevalue("postgresql")
     name = f"record_{os.getpid()}_{next(_numbers)}"

@@ -32,6 +32,14 @@ class Pool:
         return np.array(list(dict.fromkeys(self.row_of[file] for file in files if file in self.row_of)), np.int64)
 
 
+def kinds_of(pool: Pool) -> NDArray[np.str_]:
+    """The folder that each row's file lies in; of files with the same bytes, the first's. (N,)"""
+    folders = dict[int, str]()
+    for file, row in pool.row_of.items():
+        folders.setdefault(row, str(file.parent))
+    return np.array([folders[row] for row in range(len(pool.vectors))])
+
+
 class VectorCache:
     """Vectors by sha256 under one folder for each way they are computed, in files written whole or not at all."""
 

@@ -6,14 +6,18 @@ Each pool is an `.npz` with an array `vectors` (N, D). Nothing here is trained a
 every alarm is a false one. For n calibration images and a requested rate a, the promise is floor(a (n + 1))
 / (n + 1), and 1 / (n + 1) where n supports no finer one.
 
-Five ways of calibrating are measured, with the arithmetic the service itself uses:
+Six ways of calibrating are measured, with the arithmetic the service itself uses:
 
 * held out:       n images calibrate a bank of others. The mean over splits must equal the promise.
 * leave one out:  n images are the bank and calibrate it. The mean must not exceed the promise.
 * drawn sets:     sets of images, references and calibration drawn from the two halves of a bank. As held out.
 * registered:     n registered groups calibrate themselves. As leave one out.
-* sets by images: the images of n disjoint sets are the bank, and their pooled scores (`excess`), each image without
-                  its set, calibrate it. As leave one out.
+* sets by images: the images of n disjoint sets are the bank. Sets are drawn from it, and their pooled scores
+                  (`excess`), each image without its set, calibrate it. As leave one out.
+* registered by images: the same with the n sets as they are. As leave one out.
+
+The images of a real set often belong together: pictures of one part, of one day. `--sets-of-a-kind` makes every set
+of images of one kind (`kinds` (N,) beside the vectors), where only sets of the same making can promise anything.
 
 How far from the promise a mean may be. All splits share one pool, so they say nothing about other pools;
 but the promise is made for *any* exchangeable images, and a random split makes the images of one fixed pool
@@ -51,10 +55,12 @@ from models.methods.dn2.groups import drawn_group_bank, registered_group_bank
 from models.methods.dn2.maths import mean_of_nearest
 from models.pooling import ScorePooling, pooled, usual_score
 
-Way = Literal["held out", "leave one out", "drawn sets", "registered", "sets by images"]
-WAYS: tuple[Way, ...] = ("held out", "leave one out", "drawn sets", "registered", "sets by images")
+Way = Literal["held out", "leave one out", "drawn sets", "registered", "sets by images", "registered by images"]
+WAYS_FOR_IMAGES: tuple[Way, ...] = ("held out", "leave one out")
+WAYS_FOR_SETS: tuple[Way, ...] = ("drawn sets", "registered", "sets by images", "registered by images")
+WAYS = (*WAYS_FOR_IMAGES, *WAYS_FOR_SETS)
 EXACT: frozenset[Way] = frozenset({"held out", "drawn sets"})
-NEEDS_DISTANCES: frozenset[Way] = frozenset({"held out", "leave one out", "sets by images"})
+BY_IMAGES: frozenset[Way] = frozenset({"sets by images", "registered by images"})
 
 STANDARD_ERRORS = 3.0
 INTERVAL = 0.99
@@ -126,23 +132,31 @@ def measure_pool(
     *,
     name: str = "pool",
     ways: Sequence[Way] = WAYS,
+    kinds: NDArray[np.str_] | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Measured:
     """False-alarm rates over random splits of one pool of normal vectors.
 
+    `kinds` (N,): each set is of images of one kind; without them, of any.
+
     Raises:
-        BenchmarkRefused: the pool is not a matrix of vectors.
+        BenchmarkRefused: the pool is not a matrix of vectors, or has not a kind for each.
     """
+    if kinds is not None and kinds.shape != vectors.shape[:1]:
+        raise BenchmarkRefused(f"`kinds` of pool {name} must have one for each of {len(vectors)}; got {kinds.shape}.")
     if vectors.ndim != 2 or not vectors.size:
         raise BenchmarkRefused(f"`vectors` of pool {name} must have shape (images, features); got {vectors.shape}.")
     random = np.random.default_rng(plan.seed)
-    distinct = np.unique(vectors.astype(np.float32), axis=0)
-    kept = distinct[np.sort(random.permutation(len(distinct))[: plan.pool_max])]
-    distances = distance_matrix(kept, plan.metric) if NEEDS_DISTANCES & set(ways) else None
+    distinct, first = np.unique(vectors.astype(np.float32), axis=0, return_index=True)
+    chosen = np.sort(random.permutation(len(distinct))[: plan.pool_max])
+    kept = distinct[chosen]
+    by_distances = {*WAYS_FOR_IMAGES, *BY_IMAGES}
+    distances = distance_matrix(kept, plan.metric) if by_distances & set(ways) else None
+    of_kinds = None if kinds is None else np.unique(kinds[first[chosen]], return_inverse=True)[1]
     rows, too_small_for = [], []
     for way in ways:
         for n in plan.sizes:
-            splits = _splits(way, n, kept, distances, plan, random)
+            splits = _splits(way, n, kept, distances, of_kinds, plan, random)
             if splits is None:
                 too_small_for.append(f"{way}, n = {n}")
                 continue
@@ -203,10 +217,13 @@ def _splits(
     n: int,
     vectors: NDArray[np.float32],
     distances: NDArray[np.float32] | None,
+    kinds: NDArray[np.intp] | None,
     plan: Plan,
     random: np.random.Generator,
 ) -> Iterator[Scores] | None:
     """The splits of one way, or None when the pool cannot hold them."""
+    if way in WAYS_FOR_SETS:
+        return _splits_for_sets(way, n, vectors, distances, kinds, plan, random)
     images = len(vectors)
     if way == "leave one out":
         tests = min(plan.tests, images - n)
@@ -215,32 +232,51 @@ def _splits(
         return (
             _leave_one_out(distances, random.permutation(images)[: n + tests], n, plan.k) for _ in range(plan.splits)
         )
-    if way == "held out":
-        tests = min(plan.tests, (images - n) // 2)
-        bank = min(n, images - n - tests)
-        if distances is None or tests < TESTS_MIN or bank < plan.k:
-            return None
-        return (
-            _held_out(distances, random.permutation(images)[: bank + n + tests], bank, n, plan.k)
-            for _ in range(plan.splits)
-        )
-    per_calibration = 2 if way == "drawn sets" else 1  # a calibration set and as many reference images
-    taken = per_calibration * n * plan.set_size
-    tests = min(max(TESTS_MIN, plan.tests // 5), (images - taken) // plan.set_size)
-    if tests < TESTS_MIN:
+    tests = min(plan.tests, (images - n) // 2)
+    bank = min(n, images - n - tests)
+    if distances is None or tests < TESTS_MIN or bank < plan.k:
         return None
-    if way == "sets by images":
-        if distances is None or taken <= plan.k:
-            return None
-        return (
-            _sets_by_images(distances, random.permutation(images)[: taken + tests * plan.set_size], taken, plan)
-            for _ in range(plan.splits)
-        )
-    measure = _drawn_sets if way == "drawn sets" else _registered
     return (
-        measure(vectors[random.permutation(images)[: taken + tests * plan.set_size]], taken, plan, random)
+        _held_out(distances, random.permutation(images)[: bank + n + tests], bank, n, plan.k)
         for _ in range(plan.splits)
     )
+
+
+def _splits_for_sets(
+    way: Way,
+    n: int,
+    vectors: NDArray[np.float32],
+    distances: NDArray[np.float32] | None,
+    kinds: NDArray[np.intp] | None,
+    plan: Plan,
+    random: np.random.Generator,
+) -> Iterator[Scores] | None:
+    size = plan.set_size
+    images = len(vectors) if kinds is None else int((np.bincount(kinds) // size).sum()) * size
+    taken = (2 if way == "drawn sets" else 1) * n * size  # a calibration set and as many reference images
+    tests = min(max(TESTS_MIN, plan.tests // 5), (images - taken) // size)
+    if tests < TESTS_MIN:
+        return None
+    orders = (_in_sets(len(vectors), kinds, size, random)[: taken + tests * size] for _ in range(plan.splits))
+    if way in BY_IMAGES:
+        if distances is None or taken <= plan.k:
+            return None
+        # Without kinds the order is as good as drawn.
+        draw = random if way == "sets by images" and kinds is not None else None
+        return (_by_images(distances, order, taken, plan, draw) for order in orders)
+    measure = _drawn_sets if way == "drawn sets" else _registered
+    return (measure(vectors[order], taken, plan, random) for order in orders)
+
+
+def _in_sets(images: int, kinds: NDArray[np.intp] | None, size: int, random: np.random.Generator) -> NDArray[np.intp]:
+    """All images in a random order that is cut into sets of a size; each of one kind, if there are kinds."""
+    if kinds is None:
+        return random.permutation(images)
+    sets = []
+    for kind in range(int(kinds.max()) + 1):
+        members = random.permutation(np.flatnonzero(kinds == kind))
+        sets.append(members[: members.size // size * size].reshape(-1, size))
+    return random.permutation(np.concatenate(sets)).ravel()
 
 
 def _nearest(
@@ -262,14 +298,21 @@ def _leave_one_out(distances: NDArray[np.float32], order: NDArray[np.intp], n: i
     return scores[:n], scores[n:]
 
 
-def _sets_by_images(distances: NDArray[np.float32], order: NDArray[np.intp], taken: int, plan: Plan) -> Scores:
+def _by_images(
+    distances: NDArray[np.float32],
+    order: NDArray[np.intp],
+    taken: int,
+    plan: Plan,
+    draw: np.random.Generator | None,
+) -> Scores:
     size, bank = plan.set_size, order[:taken]
     alone, asked = _leave_one_out(distances, order, taken, plan.k)
     usual = usual_score(alone, alone)
+    calibrating = bank if draw is None else draw.permutation(bank)
     in_sets = np.stack(
         [
-            _nearest(distances, bank[start : start + size], np.delete(bank, slice(start, start + size)), plan.k)
-            for start in range(0, taken, size)
+            _nearest(distances, members, np.setdiff1d(bank, members, assume_unique=True), plan.k)
+            for members in calibrating.reshape(-1, size)
         ]
     )
     sets = asked.reshape(-1, size)
@@ -369,6 +412,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--metric", choices=[metric.value for metric in Metric], default=usual.metric.value)
     parser.add_argument("--pool-max", type=int, default=usual.pool_max)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--sets-of-a-kind", action="store_true", help="by the array `kinds` of each file")
     parser.add_argument("--seed", type=int, default=usual.seed)
     given = parser.parse_args(arguments)
     plan = Plan(
@@ -385,8 +429,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with np.load(path, allow_pickle=False) as file:
             if "vectors" not in file:
                 parser.error(f"{path} must hold an array `vectors`; got {', '.join(file)}")
-            vectors = file["vectors"]
-        measured.append(measure_pool(vectors, plan, name=path.stem, ways=given.ways, progress=_to_stderr))
+            if given.sets_of_a_kind and "kinds" not in file:
+                parser.error(f"{path} must hold an array `kinds` for --sets-of-a-kind; got {', '.join(file)}")
+            vectors, kinds = file["vectors"], file["kinds"] if given.sets_of_a_kind else None
+        measured.append(measure_pool(vectors, plan, name=path.stem, ways=given.ways, kinds=kinds, progress=_to_stderr))
     write(measured, plan, given.out)
     return 0 if all(row.passes for pool in measured for row in pool.rows) else 1
 

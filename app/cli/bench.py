@@ -34,9 +34,9 @@ from benchmarks.backbones import (
 from benchmarks.checkouts import CheckoutsPlan, checkouts_text, measure_checkouts
 from benchmarks.crops import write_crops
 from benchmarks.decoding_cost import DecodingPlan, decoding_text, measure_decoding
-from benchmarks.embedding import embed_files
+from benchmarks.embedding import embed_files, kinds_of
 from benchmarks.errors import BenchmarkRefused
-from benchmarks.false_alarms import Plan, measure_pool, report_text, write
+from benchmarks.false_alarms import WAYS, WAYS_FOR_SETS, Plan, measure_pool, report_text, write
 from benchmarks.few_shot import FewShotPlan, class_files, few_shot_text, measure_few_shot
 from benchmarks.filters import ROWS as FILTER_ROWS
 from benchmarks.filters import filters_text
@@ -178,6 +178,9 @@ def false_alarms(
     set_size: Annotated[int, typer.Option(min=1, help="Images in a set.")] = USUAL.set_size,
     k: Annotated[int, typer.Option(min=1, max=64, help="Nearest normal images averaged.")] = USUAL.k,
     pool_max: Annotated[int, typer.Option(min=20, help="Images of a pool that are used.")] = USUAL.pool_max,
+    sets_of_a_kind: Annotated[
+        bool, typer.Option("--sets-of-a-kind", help="Sets alone, each of images that lie in one folder.")
+    ] = False,
     seed: SeedOption = SEED,
     out: OutOption = Path(".bench"),
     data: DataOption = None,
@@ -196,7 +199,9 @@ def false_alarms(
             bar = progress.add_task(f"Embedding {folder.name}", total=len(files))
             pool, _ = embed_files(files, embedders, specification, out / "vectors", partial(progress.advance, bar))
             say = partial(_describe, progress, bar)
-            measured.append(measure_pool(pool.vectors, plan, name=folder.name, progress=say))
+            kinds = kinds_of(pool) if sets_of_a_kind else None
+            ways = WAYS_FOR_SETS if sets_of_a_kind else WAYS
+            measured.append(measure_pool(pool.vectors, plan, name=folder.name, ways=ways, kinds=kinds, progress=say))
         write(measured, plan, out)
     results().print(Markdown("\n".join(report_text(measured))))
     if not all(row.passes for pool in measured for row in pool.rows):

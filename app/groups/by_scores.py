@@ -1,5 +1,6 @@
 """The score of a set by the scores of its images, pooled, and calibrated on sets of images."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,17 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.collection_state import CollectionState
-from app.compressed import scorer_of
+from app.compressed import CompressedScorer, scorer_of
 from app.core import Core
 from app.errors import Invalid
 from app.fitted_shelf import LoadedFit
 from app.groups.kept import kept
+from app.groups.members import held
 from app.groups.schemas import GroupScoreParameters
 from app.scoring.fitted import fit_of, scores_by_fit, took_part
 from app.scoring.images import Vectors, show_calibration
 from app.scoring.schemas import ScoreParameters
 from models.contract import Give
+from models.errors import NothingToCompare
 from models.judging import anomalous, make_calibration, p_values
+from models.leave_one_out import CALIBRATION_ROWS
+from models.methods.dn2 import REGISTERED_MIN, LiveDN2
 from models.pooling import ScorePooling, calibration_of_sets, pooled, shares, usual_score
 
 
@@ -28,6 +33,7 @@ class _Normal:
     images: NDArray[np.float32]  # (n,) scores of images
     usual: float  # what an image scores
     sets: NDArray[np.float32]  # (m,) pooled scores of sets
+    reference: str  # which sets these are
 
 
 def fit_for_sets(core: Core, state: CollectionState, parameters: GroupScoreParameters) -> LoadedFit:
@@ -58,8 +64,8 @@ def score_set_by_fit(
     """
     scores = np.array([one.image[0] for one in scores_by_fit(core, state, fit, images)], np.float32)
     of_sets = calibration_of_sets(fit.calibration, scores.size, ScorePooling(parameters.pooling), seed=fit.id)
-    normal = _Normal(fit.calibration, usual_score(fit.calibration, scores), of_sets)
-    answer = _answer(state, images, scores, normal, parameters, reference="held_out")
+    normal = _Normal(fit.calibration, usual_score(fit.calibration, scores), of_sets, "held_out")
+    answer = _answer(state, images, scores, normal, parameters)
     for row, place in enumerate(images.places):
         entry = images.stored[row]
         if entry is not None:
@@ -69,9 +75,10 @@ def score_set_by_fit(
 
 
 def score_live_set(state: CollectionState, images: Vectors, parameters: GroupScoreParameters) -> dict[str, Any]:
-    """The pooled score of these images by the scorer that follows the bank, judged against sets of bank images.
+    """The pooled score of these images by the scorer that follows the bank, judged against normal sets of as many.
 
-    Each of those was scored without its set and its groups, and so are stored images of the set asked about.
+    These are registered ones, or else drawn from the bank. Each of their images was scored without its set and its
+    groups, and so are stored images of the set asked about.
     To be called with the collection's lock held. Raises Invalid, BankTooSmall, NothingToCompare.
     """
     _refuse_neighbours(parameters, "excess")
@@ -82,11 +89,35 @@ def score_live_set(state: CollectionState, images: Vectors, parameters: GroupSco
     def make() -> _Normal:
         alone = scorer.calibration(k).scores
         usual = float(np.median(alone)) if alone.size else 0.0
-        return _Normal(alone, usual, pooled(scorer.calibration_in_sets(size, k), ScorePooling.EXCESS, usual))
+        in_sets, reference = _in_registered_sets(state, scorer, size, k), "registered"
+        if in_sets is None:
+            in_sets, reference = scorer.calibration_in_sets(size, k), "bank"
+        return _Normal(alone, usual, pooled(in_sets, ScorePooling.EXCESS, usual), reference)
 
     normal = kept(state, parameters.pooling, size, k, make)
     found = scorer.score(images.vectors, k=k, neighbours=0, exclude=images.own_ids, is_set=True)
-    return _answer(state, images, found.score, normal, parameters, reference="bank")
+    return _answer(state, images, found.score, normal, parameters)
+
+
+def _in_registered_sets(
+    state: CollectionState, scorer: LiveDN2 | CompressedScorer, size: int, k: int
+) -> NDArray[np.float32] | None:
+    """Scores of the images of registered sets of a size, each without its set and its groups; None: they are too few.
+
+    Of a compressed bank they say nothing: its vectors stand for their images too.
+
+    Shapes: -> (n, size), n at most as many as are drawn from a bank.
+    """
+    if not isinstance(scorer, LiveDN2):
+        return None
+    sets = [members for name in sorted(state.groups) if (members := held(state, state.groups[name])).size == size]
+    found = []
+    for place in np.random.default_rng(0).permutation(len(sets))[: max(REGISTERED_MIN, CALIBRATION_ROWS // size)]:
+        members = sets[place]
+        with suppress(NothingToCompare):
+            of_images = scorer.score(state.vectors(members), k=k, neighbours=0, exclude=members, is_set=True)
+            found.append(of_images.score)
+    return np.stack(found) if len(found) >= REGISTERED_MIN else None
 
 
 def _answer(
@@ -95,8 +126,6 @@ def _answer(
     scores: NDArray[np.float32],
     normal: _Normal,
     parameters: GroupScoreParameters,
-    *,
-    reference: str,
 ) -> dict[str, Any]:
     """What is said of a set whose images have these scores."""
     pooling = ScorePooling(parameters.pooling)
@@ -122,7 +151,7 @@ def _answer(
         "fingerprint": state.fingerprint,
         "weights": state.weights,
         "pooling": parameters.pooling,
-        "reference": reference,
+        "reference": normal.reference,
         "sequence": state.sequence,
         "calibration": show_calibration(calibration, state.bank_note),
         "score": float(score[0]),

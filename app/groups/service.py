@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from app.bodies import Upload, refuse_large
-from app.collection_state import CollectionState, GroupEntry
+from app.collection_state import CollectionState
 from app.collections.repository import next_sequence
 from app.core import Core
 from app.entry_columns import ImageEntry
@@ -16,6 +15,7 @@ from app.errors import Invalid, NotFound
 from app.groups import repository
 from app.groups.by_scores import fit_for_sets, score_live_set, score_set_by_fit
 from app.groups.kept import kept
+from app.groups.members import held
 from app.groups.schemas import GroupScoreParameters, RegisterParameters
 from app.images.repository import by_ids
 from app.images.schemas import AddParameters
@@ -163,8 +163,8 @@ def _group_bank(state: CollectionState, set_size: int, parameters: GroupScorePar
     k = parameters.k or state.settings.k
 
     def make() -> GroupBank:
-        held = {one.name: _held(state, one) for one in state.groups.values()}
-        registered = {name: state.vectors(members) for name, members in held.items() if members.size}
+        members = {one.name: held(state, one) for one in state.groups.values()}
+        registered = {name: state.vectors(pks) for name, pks in members.items() if pks.size}
         return make_group_bank(state.dn2, registered, set_size, pooling=parameters.pooling, k=k)
 
     return kept(state, parameters.pooling, set_size, k, make)
@@ -184,16 +184,10 @@ def _neighbour(state: CollectionState, near: Any) -> dict[str, Any]:
     return {"id": near.name, "distance": near.distance, "metadata": metadata, "members": members}
 
 
-def _held(state: CollectionState, entry: GroupEntry) -> NDArray[np.int64]:
-    """Members of a set in order, without those whose stored vector is damaged until they are sent again."""
-    pks = np.array(entry.members, np.int64)
-    return pks[state.entries.known(pks)]
-
-
 def _shown(state: CollectionState, group: str) -> dict[str, Any]:
     entry = state.groups[group]
-    held = _held(state, entry)
-    id_of = {**state.damaged, **dict(zip(held.tolist(), state.entries.image_ids_of(held), strict=True))}
+    pks = held(state, entry)
+    id_of = {**state.damaged, **dict(zip(pks.tolist(), state.entries.image_ids_of(pks), strict=True))}
     return {
         "name": entry.name,
         "members": [id_of[pk] for pk in entry.members if pk in id_of],

@@ -8,9 +8,10 @@ from sqlalchemy import update
 from starlette.testclient import TestClient
 
 from app.db.tables import VectorRow
-from tests.app.working import core_of
+from tests.app.working import core_of, finished
 from tests.conftest import add, png
 from tests.contract.problem_shape import problem_of
+from tests.oracles import dn2 as oracle
 
 GROUPS = "/v1/collections/c/groups"
 DRAWN = "/v1/collections/drawn/groups"
@@ -186,6 +187,52 @@ def test_excess_pools_the_scores_that_the_images_get_alone(bank: TestClient) -> 
     assert score(bank, DRAWN, SET[0], b"rubbish", pooling="excess", status=207)["members"][0]["share"] == 1
     refused = bank.post(f"{DRAWN}/anomaly", files=files(*SET), params={"pooling": "excess", "neighbours": 2})
     problem_of(refused, 422, "neighbours_not_offered")
+
+
+def test_registered_sets_of_the_same_size_calibrate_excess(bank: TestClient) -> None:
+    state = core_of(bank).shelf.get("named")
+    vectors = {name: state.vectors(groups.members) for name, groups in state.groups.items()}
+    usual = np.median(state.dn2.calibration().scores)
+
+    def of_sets(sets: list[np.ndarray]) -> np.ndarray:
+        """Each set against all others, by the slow arithmetic."""
+        found = []
+        for place, members in enumerate(sets):
+            others = np.concatenate([one for other, one in enumerate(sets) if other != place])
+            excess = np.maximum(oracle.scores(members, others, 2, "l2") - usual, 0)
+            found.append(np.sqrt(np.mean(excess**2)))
+        return np.array(found)
+
+    normal = of_sets(list(vectors.values()))
+    answer = score(bank, NAMED, *SET, pooling="excess")
+    assert (answer["reference"], answer["calibration"]["n"]) == ("registered", 15)
+    assert answer["p_value"] == pytest.approx((1 + (normal >= answer["score"]).sum()) / 16)
+    middle = float(np.sort(normal)[7])
+    stored = next(name for name, one in zip(vectors, normal, strict=True) if one == middle)
+    again = score_stored(bank, NAMED, *bank.get(f"{NAMED}/{stored}").json()["members"], pooling="excess")
+    assert again["score"] == pytest.approx(middle, rel=1e-4)
+    assert again["p_value"] == pytest.approx((1 + 8) / 16)  # itself among them
+    # Sets of another size say nothing of this one, and of fewer than ten nobody could give a verdict.
+    assert score(bank, NAMED, *SET[:3], pooling="excess")["reference"] == "bank"
+    assert score(bank, DRAWN, *SET, pooling="excess")["reference"] == "bank"
+
+
+def test_registered_sets_follow_what_is_registered_and_say_nothing_of_a_compressed_bank(client: TestClient) -> None:
+    add(client, "c", IMAGES)
+    ids = list(IMAGES)
+    for number in range(10):
+        assert client.put(f"{GROUPS}/g{number}", json={"ids": ids[2 * number : 2 * number + 2]}).status_code == 201
+    asked = [SET[0], SET[1]]
+    by_sets = score(client, GROUPS, *asked, pooling="excess")
+    assert (by_sets["reference"], by_sets["calibration"]["n"]) == ("registered", 10)
+    assert client.delete(f"{GROUPS}/g3").status_code == 204
+    by_bank = score(client, GROUPS, *asked, pooling="excess")
+    assert (by_bank["reference"], by_bank["calibration"]["n"]) == ("bank", 30)
+    assert by_bank["score"] == by_sets["score"]  # how strange it is; only against what it is judged has changed
+    client.put(f"{GROUPS}/g3", json={"ids": ids[6:8]}).raise_for_status()
+    assert score(client, GROUPS, *asked, pooling="excess") == {**by_sets, "sequence": by_bank["sequence"] + 1}
+    finished(client, "/v1/collections/c/compress", {"method": "kmeans", "size": 10})
+    assert score(client, GROUPS, *asked, pooling="excess")["reference"] == "bank"
 
 
 def test_the_calibration_of_excess_does_not_depend_on_how_the_bank_came_about(client: TestClient) -> None:

@@ -65,6 +65,18 @@ def test_false_alarms_are_measured_on_folders(oddity: Oddity, digits: Path, tmp_
     assert all(row["splits"] == 40 for row in rows)
 
 
+def test_false_alarms_of_sets_of_a_kind_are_told_from_those_of_any(
+    oddity: Oddity, digits: Path, tmp_path: Path
+) -> None:
+    ran = oddity(
+        "bench", "false-alarms", digits / "train", "--sets-of-a-kind", "--splits", 20, "--set-size", 2,
+        "--out", tmp_path / "o", "--data", tmp_path / "d",
+    )  # fmt: skip
+    assert ran.code in (0, 1), ran.err
+    rows = json.loads((tmp_path / "o" / "false_alarms.json").read_text())["pools"][0]["rows"]
+    assert {row["way"] for row in rows} == {"drawn sets", "registered", "sets by images", "registered by images"}
+
+
 WAITS = """
 import os, sys, time
 from pathlib import Path

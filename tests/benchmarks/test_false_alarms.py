@@ -48,6 +48,30 @@ def test_scores_of_a_split_equal_a_double_loop(way):
     assert asked == pytest.approx(oracle.scores(new, bank, 2, "l2"), rel=1e-5)
 
 
+def test_where_images_of_a_set_belong_together_only_sets_of_that_making_keep_the_promise():
+    random = np.random.default_rng(6)
+    kind = np.repeat(np.arange(12), 60)
+    # Some kinds scatter more than others, so sets of one kind differ more as a whole than sets of many do.
+    around = np.linspace(0.3, 3, 12)[kind, None] * random.normal(size=(720, 4))
+    pool, kinds = (20 * random.normal(size=(12, 4))[kind] + around).astype(np.float32), kind.astype(str)
+    plan = Plan(rates=(0.05,), splits=120, sizes=(60,), tests=200, metric=Metric.L2)
+    ways = ("sets by images", "registered by images")
+    of_a_kind = {row.way: row for row in measure_pool(pool, plan, ways=ways, kinds=kinds).rows}
+    assert of_a_kind["registered by images"].passes
+    assert not of_a_kind["sets by images"].passes and of_a_kind["sets by images"].observed > 0.07
+    # Negative control: the same images in sets of any kinds.
+    assert all(row.passes for row in measure_pool(pool, plan, ways=ways).rows)
+
+
+def test_sets_of_a_kind_hold_images_of_one_kind_and_none_twice():
+    kinds = np.array([0] * 7 + [1] * 5 + [2])
+    order = false_alarms._in_sets(13, kinds, 3, np.random.default_rng(0))
+    assert np.unique(order).size == order.size == 9
+    assert {tuple(np.unique(kinds[members])) for members in order.reshape(-1, 3)} == {(0,), (1,)}
+    with pytest.raises(BenchmarkRefused, match=r"one for each of 20; got \(19,\)"):
+        measure_pool(gaussians(20), QUICK, kinds=np.array(["a"] * 19))
+
+
 def splits_of(draw, splits=200, n=50, tests=100):
     random = np.random.default_rng(5)
     return [draw(random, n, tests) for _ in range(splits)]
@@ -102,6 +126,8 @@ def test_a_pool_too_small_is_said_and_not_passed_over():
         "registered, n = 200",
         "sets by images, n = 20",
         "sets by images, n = 200",
+        "registered by images, n = 20",
+        "registered by images, n = 200",
     )
     assert {row.n for row in measured.rows} == {20}
 
@@ -138,5 +164,9 @@ def test_other_files_are_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
         false_alarms.main([str(tmp_path / "other.npz")])
     assert "must hold an array `vectors`; got features" in capsys.readouterr().err
+    np.savez(tmp_path / "without.npz", vectors=gaussians(20))
+    with pytest.raises(SystemExit):
+        false_alarms.main([str(tmp_path / "without.npz"), "--sets-of-a-kind"])
+    assert "must hold an array `kinds` for --sets-of-a-kind; got vectors" in capsys.readouterr().err
     with pytest.raises(BenchmarkRefused, match=r"\(images, features\); got \(3,\)"):
         measure_pool(np.zeros(3, dtype=np.float32), QUICK)

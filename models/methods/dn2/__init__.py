@@ -12,13 +12,14 @@ from models.methods.dn2.compression import (
     fidelity,
     kmeans_bank,
 )
-from models.methods.dn2.groups import GroupBank, GroupScore, Pooling, make_group_bank, pool
+from models.methods.dn2.groups import REGISTERED_MIN, GroupBank, GroupScore, Pooling, make_group_bank, pool
 from models.methods.dn2.method import CalibrationScores, DN2Params, DN2Scores, LiveDN2
 
 METHOD = LiveDN2
 
 __all__ = [
     "METHOD",
+    "REGISTERED_MIN",
     "CalibrationScores",
     "Cleaning",
     "CompressedBank",

@@ -122,6 +122,15 @@ class Measured:
     too_small_for: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Pool:
+    """Images that are split in many ways."""
+
+    vectors: NDArray[np.float32]  # (N, D)
+    distances: NDArray[np.float32] | None  # (N, N), where a way reads them
+    kinds: NDArray[np.intp] | None  # (N,) numbers, where sets are of a kind
+
+
 Scores = tuple[NDArray[np.float32], NDArray[np.float32]]
 """Calibration scores and test scores of one split."""
 
@@ -152,11 +161,12 @@ def measure_pool(
     kept = distinct[chosen]
     by_distances = {*WAYS_FOR_IMAGES, *BY_IMAGES}
     distances = distance_matrix(kept, plan.metric) if by_distances & set(ways) else None
-    of_kinds = None if kinds is None else np.unique(kinds[first[chosen]], return_inverse=True)[1]
+    numbers = None if kinds is None else np.unique(kinds[first[chosen]], return_inverse=True)[1]
+    pool = _Pool(kept, distances, numbers)
     rows, too_small_for = [], []
     for way in ways:
         for n in plan.sizes:
-            splits = _splits(way, n, kept, distances, of_kinds, plan, random)
+            splits = (_splits_for_sets if way in WAYS_FOR_SETS else _splits)(way, n, pool, plan, random)
             if splits is None:
                 too_small_for.append(f"{way}, n = {n}")
                 continue
@@ -212,19 +222,9 @@ def judged(way: Way, n: int, splits: Sequence[Scores], rates: Sequence[float]) -
     return rows
 
 
-def _splits(
-    way: Way,
-    n: int,
-    vectors: NDArray[np.float32],
-    distances: NDArray[np.float32] | None,
-    kinds: NDArray[np.intp] | None,
-    plan: Plan,
-    random: np.random.Generator,
-) -> Iterator[Scores] | None:
-    """The splits of one way, or None when the pool cannot hold them."""
-    if way in WAYS_FOR_SETS:
-        return _splits_for_sets(way, n, vectors, distances, kinds, plan, random)
-    images = len(vectors)
+def _splits(way: Way, n: int, pool: _Pool, plan: Plan, random: np.random.Generator) -> Iterator[Scores] | None:
+    """The splits of one way for images, or None when the pool cannot hold them."""
+    images, distances = len(pool.vectors), pool.distances
     if way == "leave one out":
         tests = min(plan.tests, images - n)
         if distances is None or tests < TESTS_MIN or n <= plan.k:
@@ -242,22 +242,15 @@ def _splits(
     )
 
 
-def _splits_for_sets(
-    way: Way,
-    n: int,
-    vectors: NDArray[np.float32],
-    distances: NDArray[np.float32] | None,
-    kinds: NDArray[np.intp] | None,
-    plan: Plan,
-    random: np.random.Generator,
-) -> Iterator[Scores] | None:
-    size = plan.set_size
-    images = len(vectors) if kinds is None else int((np.bincount(kinds) // size).sum()) * size
+def _splits_for_sets(way: Way, n: int, pool: _Pool, plan: Plan, random: np.random.Generator) -> Iterator[Scores] | None:
+    """The same of one way for sets."""
+    size, kinds, distances = plan.set_size, pool.kinds, pool.distances
+    images = len(pool.vectors) if kinds is None else int((np.bincount(kinds) // size).sum()) * size
     taken = (2 if way == "drawn sets" else 1) * n * size  # a calibration set and as many reference images
     tests = min(max(TESTS_MIN, plan.tests // 5), (images - taken) // size)
     if tests < TESTS_MIN:
         return None
-    orders = (_in_sets(len(vectors), kinds, size, random)[: taken + tests * size] for _ in range(plan.splits))
+    orders = (_in_sets(len(pool.vectors), kinds, size, random)[: taken + tests * size] for _ in range(plan.splits))
     if way in BY_IMAGES:
         if distances is None or taken <= plan.k:
             return None
@@ -265,7 +258,7 @@ def _splits_for_sets(
         draw = random if way == "sets by images" and kinds is not None else None
         return (_by_images(distances, order, taken, plan, draw) for order in orders)
     measure = _drawn_sets if way == "drawn sets" else _registered
-    return (measure(vectors[order], taken, plan, random) for order in orders)
+    return (measure(pool.vectors[order], taken, plan, random) for order in orders)
 
 
 def _in_sets(images: int, kinds: NDArray[np.intp] | None, size: int, random: np.random.Generator) -> NDArray[np.intp]:

@@ -14,6 +14,8 @@ from app.cli.waiting import say
 
 cli = typer.Typer(no_args_is_help=True, help="Register normal sets of images, and score a set as one.")
 
+DRAWN = "drawn from the bank"
+NORMAL_SETS = {"registered": "those registered", "drawn": DRAWN, "bank": DRAWN, "held_out": "held out of the fit"}
 GroupArgument = Annotated[str, typer.Argument(metavar="GROUP", help="Name of the set.")]
 
 
@@ -90,7 +92,10 @@ def score(
         return
     verdict = {True: "strange", False: "belongs", None: "too few normal sets to say"}[told.anomalous]
     table = Table(
-        "file", "share", title=f"score {short_number(told.score)}, p-value {_p_value(told.p_value)}: {verdict}"
+        "file",
+        "share",
+        title=f"score {short_number(told.score)}, p-value {_p_value(told.p_value)}: {verdict}",
+        caption=f"normal sets: {told.calibration.n}, {NORMAL_SETS.get(told.reference, told.reference)}",
     )
     have_scores = any(isinstance(one, GroupMember) and one.score is not None for one in told.members)
     for name in ("score", "p-value") if have_scores else ():

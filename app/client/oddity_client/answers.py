@@ -272,7 +272,11 @@ class GroupMember(Answer):
 
 
 class GroupScore(Answer):
-    """The score of a set of images, judged as one."""
+    """The score of a set of images, judged as one.
+
+    `reference`: which normal sets it was judged among: `registered`, or drawn from the bank (`drawn`, `bank`) or from
+    images held out of a fit (`held_out`).
+    """
 
     scorer: str
     fingerprint: str

@@ -190,10 +190,17 @@ def test_groups(ask: Ask, bank: Path) -> None:
     scored = ask("groups", "score", bank / "02.png", bank / "03.png", "-c", "sets", "--json")
     assert len(json.loads(scored.out)["members"]) == 2
     plain = ask("groups", "score", bank / "02.png", bank / "03.png", "-c", "sets").out
-    assert plain.count("p-value") == 1
+    assert plain.count("p-value") == 1 and "drawn from the bank" in plain
     (bank / "rubbish.png").write_bytes(b"rubbish")
     by_images = ask("groups", "score", bank / "02.png", bank / "rubbish.png", "-c", "sets", "--pooling", "excess").out
     assert by_images.count("p-value") == 2 and "`image` must" in by_images, by_images
+    for place in range(9):  # and `day`: ten
+        files = [bank / f"{number:02}.png" for number in (place, (place + 1) % 10)]
+        assert ask("groups", "put", f"g{place}", *files, "-c", "sets").code == 0
+    told = ask("groups", "score", bank / "02.png", bank / "03.png", "-c", "sets", "--pooling", "excess").out
+    assert "normal sets: 10, those registered" in " ".join(told.split()), told
+    for place in range(9):
+        assert ask("groups", "delete", f"g{place}", "-c", "sets").code == 0
     assert ask("groups", "delete", "day", "-c", "sets").code == 0
     assert json.loads(ask("groups", "list", "-c", "sets", "--json").out) == []
 

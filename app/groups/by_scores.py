@@ -1,6 +1,5 @@
 """The score of a set by the scores of its images, pooled, and calibrated on sets of images."""
 
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +18,11 @@ from app.scoring.fitted import fit_of, scores_by_fit, took_part
 from app.scoring.images import Vectors, show_calibration
 from app.scoring.schemas import ScoreParameters
 from models.contract import Give
-from models.errors import NothingToCompare
 from models.judging import anomalous, make_calibration, p_values
-from models.leave_one_out import CALIBRATION_ROWS
 from models.methods.dn2 import REGISTERED_MIN, LiveDN2
 from models.pooling import ScorePooling, calibration_of_sets, pooled, shares, usual_score
+
+REGISTERED_IMAGES = 500  # of registered sets that are scored: some 2 s of two cores with 100,000 images in the bank
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,19 +103,21 @@ def _in_registered_sets(
 ) -> NDArray[np.float32] | None:
     """Scores of the images of registered sets of a size, each without its set and its groups; None: they are too few.
 
-    Of a compressed bank they say nothing: its vectors stand for their images too.
+    Sets whose images are all in the bank count, and of many some, drawn without regard to their scores, since they are
+    searched for anew whenever the collection has changed. A compressed bank stands for their images too, so there they
+    say nothing.
 
-    Shapes: -> (n, size), n at most as many as are drawn from a bank.
+    Shapes: -> (n, size).
     """
     if not isinstance(scorer, LiveDN2):
         return None
-    sets = [members for name in sorted(state.groups) if (members := held(state, state.groups[name])).size == size]
-    found = []
-    for place in np.random.default_rng(0).permutation(len(sets))[: max(REGISTERED_MIN, CALIBRATION_ROWS // size)]:
-        members = sets[place]
-        with suppress(NothingToCompare):
-            of_images = scorer.score(state.vectors(members), k=k, neighbours=0, exclude=members, is_set=True)
-            found.append(of_images.score)
+    registered = [members for name in sorted(state.groups) if (members := held(state, state.groups[name])).size == size]
+    if len(registered) < REGISTERED_MIN:
+        return None
+    sets = np.stack(registered)
+    sets = sets[np.isin(sets, scorer.bank.ids()).all(axis=1)]
+    drawn = np.random.default_rng(0).permutation(len(sets))[: max(REGISTERED_MIN, REGISTERED_IMAGES // size)]
+    found = [one for one in scorer.scores_in_sets(list(sets[drawn]), k) if one is not None]
     return np.stack(found) if len(found) >= REGISTERED_MIN else None
 
 

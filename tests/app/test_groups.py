@@ -231,6 +231,9 @@ def test_registered_sets_follow_what_is_registered_and_say_nothing_of_a_compress
     assert by_bank["score"] == by_sets["score"]  # how strange it is; only against what it is judged has changed
     client.put(f"{GROUPS}/g3", json={"ids": ids[6:8]}).raise_for_status()
     assert score(client, GROUPS, *asked, pooling="excess") == {**by_sets, "sequence": by_bank["sequence"] + 1}
+    client.patch(f"/v1/collections/c/images/{ids[6]}", json={"role": "unlabelled"}).raise_for_status()
+    assert score(client, GROUPS, *asked, pooling="excess")["reference"] == "bank"  # nine are normal
+    client.patch(f"/v1/collections/c/images/{ids[6]}", json={"role": "normal"}).raise_for_status()
     finished(client, "/v1/collections/c/compress", {"method": "kmeans", "size": 10})
     assert score(client, GROUPS, *asked, pooling="excess")["reference"] == "bank"
 

@@ -362,6 +362,27 @@ def test_calibration_in_sets_equals_a_double_loop_without_each_set(metric):
     assert live(bank[:1]).calibration_in_sets(1).shape == (0, 1)
 
 
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("has_defects", [True, False])
+def test_scores_in_sets_equal_those_of_each_set_by_itself(metric, has_defects):
+    bank, defects = gaussians(70, 300, 3), gaussians(71, 2 * has_defects, 3)
+    groups = [f"g{i % 3}" if i < 9 else None for i in range(300)]
+    scorer = live(bank, defects, groups, metric=metric)
+    # The first two share the group g0, the last shares an image with the third; together more than one search holds.
+    sets = [np.array([0, 40]), np.array([3, 41]), np.array([50, 51, 52]), np.arange(60, 250), np.array([52, 290, 291])]
+    found = scorer.scores_in_sets(sets)
+    for members, of_set in zip(sets, found, strict=True):
+        taken = {groups[one] for one in members} - {None}
+        others = [i for i in range(300) if i not in members and groups[i] not in taken]
+        assert of_set == pytest.approx(oracle.scores(bank[members], bank[others], 2, metric, defects), rel=1e-4)
+        alone = scorer.score(bank[members], neighbours=0, exclude=members, is_set=True)
+        assert of_set.tobytes() == alone.score.tobytes()
+    assert scorer.scores_in_sets([]) == []
+    everything = scorer.scores_in_sets([np.arange(299), np.array([1, 2])])
+    assert everything[0] is None and everything[1].shape == (2,)
+    assert scorer.scores_in_sets([np.array([1]), np.arange(299)])[1] is None
+
+
 def test_sets_keep_the_promise_at_small_sizes():
     # 200 banks of 60 in 20 sets of 3, 20 new sets each, k = 1, a third of the images in near pairs: promise 1/21.
     random, alarms, by_largest = np.random.default_rng(64), [], []

@@ -10,6 +10,7 @@ from app.cli.classify import PathsArgument, pictures_of
 from app.cli.client import open_client
 from app.cli.console import print_json, results, short_number
 from app.cli.options import CollectionOption, DataOption, JsonOption, ServerOption, examples
+from app.cli.promise import shortfalls
 from app.cli.waiting import say
 
 cli = typer.Typer(no_args_is_help=True, help="Register normal sets of images, and score a set as one.")
@@ -107,6 +108,8 @@ def score(
         own = [] if member.score is None else [short_number(member.score), _p_value(member.p_value)]
         table.add_row(image.name, f"{member.share:.2f}", *own)
     results().print(table)
+    for one in shortfalls(told.calibration, "normal sets"):
+        say(one)
 
 
 def _p_value(found: float | None) -> str:

@@ -12,6 +12,7 @@ from oddity_client import Calibration, ImageScore
 from PIL import Image, ImageOps
 
 from app.cli.console import short_number
+from app.cli.promise import shortfalls
 
 SIDE = 320  # pixels of the longer side of a picture
 BINS = 40
@@ -150,24 +151,13 @@ def _summary(report: Report) -> str:
     images, alarms = len(report.scores), sum(bool(result.anomalous) for _, result in report.scores)
     calibration = report.calibration
     if calibration.threshold is None:
-        return (
-            f"<p>{images} images were scored. There is no verdict: {calibration.n} normal images are too few to "
-            "calibrate.</p>"
-        )
+        return f"<p>{images} images were scored. {escape(shortfalls(calibration)[0])}</p>"
     rate = calibration.false_alarm_rate
-    text = (
+    return (
         f"<p><strong>{alarms} of {images} images are anomalous</strong> at a false-alarm rate of {rate:.2%}: if all "
         f"were normal, about {images * rate:.1f} would be called anomalous. Calibrated on {calibration.n} normal "
         "images.</p>"
-    )
-    if not calibration.supported:
-        text += (
-            f"<p>A rate of {calibration.requested:.2%} was asked for; {calibration.n} normal images support no finer "
-            f"one than {rate:.2%}.</p>"
-        )
-    if calibration.biased:
-        text += f"<p>{escape(str(calibration.biased.get('detail', 'The promise is biased.')))}</p>"
-    return text
+    ) + "".join(f"<p>{escape(one)}</p>" for one in shortfalls(calibration))
 
 
 def _article(case: Case) -> str:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import IO, Annotated, Any
 
 import typer
-from oddity_client import Collection, ImageScore, ItemProblem
+from oddity_client import Calibration, Collection, ImageScore, ItemProblem
 
 from app.cli.client import open_client
 from app.cli.console import images_progress, messages, print_json
 from app.cli.options import CollectionOption, DataOption, FolderArgument, JsonOption, ServerOption, examples
+from app.cli.promise import shortfalls
 from app.cli.sending import Picture, answers, batches, folder_pictures, loaded
 
 cli = typer.Typer()
@@ -42,28 +43,44 @@ def score(
 ) -> None:
     """Score every image of a folder against a collection, one CSV row for each in a stable order.
 
+    What it writes beside them says so when the normal images are too few for a verdict, or for the rate asked for.
+
     Columns: path, score, p_value, anomalous, then id, distance and file of each nearest normal image, then
     problem. Exit code 1 when any image could not be scored.
     """
     pictures = folder_pictures(folder)
     asked = {"scorer": scorer, "k": k, "false_alarm_rate": false_alarm_rate, "neighbours": neighbours}
     counts = {"images": 0, "anomalous": 0, "problems": 0}
+    calibrations: list[Calibration] = []
     with open_client(server, data) as client, _writable(out) as file, images_progress() as progress:
         bar = progress.add_task("Scoring", total=len(pictures))
         writer = csv.writer(file)
         writer.writerow(_head(neighbours))
         for name, result in score_pictures(
-            client.collection(collection), pictures, lambda count: progress.advance(bar, count), **asked
+            client.collection(collection),
+            pictures,
+            lambda count: progress.advance(bar, count),
+            calibrated=calibrations.append,
+            **asked,
         ):
             writer.writerow(_row(name, result, neighbours))
             counts["images"] += 1
             counts["anomalous"] += not isinstance(result, ItemProblem) and bool(result.anomalous)
             counts["problems"] += isinstance(result, ItemProblem)
     if as_json and str(out) != "-":
-        print_json({"collection": collection, "out": str(out), **counts})
+        print_json(
+            {
+                "collection": collection,
+                "out": str(out),
+                **counts,
+                "calibration": calibrations[-1] if calibrations else None,
+            }
+        )
     else:
         text = f"{counts['images']} images, {counts['anomalous']} anomalous, {counts['problems']} with problems"
         messages().print(f"{collection}: {text}; written to {out}.", highlight=False, markup=False)
+        for one in shortfalls(calibrations[-1]) if calibrations else ():
+            messages().print(one, highlight=False, markup=False)
     if counts["problems"]:
         raise typer.Exit(1)
 

@@ -166,5 +166,6 @@ def _answer(
 def _refuse_neighbours(parameters: GroupScoreParameters, what: str) -> None:
     if parameters.neighbours:
         raise Invalid(
-            f"`neighbours`: `{what}` compares a set with no other sets; leave it out.", "neighbours_not_offered"
+            f"`neighbours`: `{what}` scores the images of a set and compares it with no other; leave it out.",
+            "neighbours_not_offered",
         )

@@ -1,13 +1,14 @@
 """What can be asked of one collection: its settings, images, scores, searches, sets and classes."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 from uuid import uuid4
 
 from oddity_client.answers import (
     AddedImage,
     AddedImages,
+    Calibration,
     Classifications,
     Classified,
     ClassRecord,
@@ -208,13 +209,24 @@ class CollectionOperations:
         false_alarm_rate: float | None = None,
         heatmap: bool | None = None,
         batch: int = BATCH_FILES,
+        calibrated: Callable[[Calibration], object] | None = None,
         **more: Any,
     ) -> Plan[ImageScore | ItemProblem]:
-        """Score any number of images, in batches; the result of each, in order."""
+        """Score any number of images, in batches; the result of each, in order.
+
+        `calibrated` is called with each answer's calibration: what the verdicts that follow promise.
+        """
+
+        def answered(scores: Scores) -> None:
+            if calibrated is not None:
+                calibrated(scores.calibration)
+
         asked: dict[str, Any] = {"scorer": scorer, "k": k, "neighbours": neighbours, "heatmap": heatmap}
         asked |= {"false_alarm_rate": false_alarm_rate, **more}
         for part in batches(images, batch, BATCH_BYTES):
-            yield from self._sent(part, lambda few: self._asking("POST", ("anomaly",), Scores, few, asked), _problem)
+            yield from self._sent(
+                part, lambda few: self._asking("POST", ("anomaly",), Scores, few, asked), _problem, answered
+            )
 
     @operation
     def query(
@@ -438,7 +450,9 @@ class CollectionOperations:
             form["items"] = items
         return Call(method, self._path(*path), read, form=form, parts=[image.part() for image in sent], key=key)
 
-    def _sent(self, images: Sequence[NewImage], make: Any, refused: Any) -> Plan[Any]:
+    def _sent(
+        self, images: Sequence[NewImage], make: Any, refused: Any, answered: Callable[[Any], object] | None = None
+    ) -> Plan[Any]:
         """The results of a batch; one that is too large for the service is sent again one by one."""
         try:
             answer = yield make(images)
@@ -447,11 +461,13 @@ class CollectionOperations:
                 yield Out(refused(images[0], Problem(code=error.code, detail=error.detail, status=error.status)))
                 return
         else:
+            if answered is not None:
+                answered(answer)
             for one in answer.items if isinstance(answer, AddedImages) else answer.results:
                 yield Out(one)
             return
         for image in images:
-            yield from self._sent([image], make, refused)
+            yield from self._sent([image], make, refused, answered)
 
 
 def new_key() -> str:

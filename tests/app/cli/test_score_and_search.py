@@ -51,6 +51,23 @@ def test_parameters_reach_the_service(oddity: Oddity, folder: Path, data: Path, 
     assert float(first_score("--k", 1)) < float(first_score("--k", 5))
 
 
+def test_what_a_verdict_is_worth_is_said_where_it_is_not_what_was_asked_for(
+    oddity: Oddity, folder: Path, data: Path, tmp_path: Path
+) -> None:
+    def told(collection: str, *options: object) -> str:
+        out = tmp_path / "scores.csv"
+        ran = oddity("score", folder / "left", "-c", collection, "--data", data, "--out", out, *options)
+        assert ran.code == 0, ran.err
+        return " ".join((ran.out or ran.err).split())
+
+    assert "0 anomalous" in told("parts") and "There is no verdict: 6 normal images are too few" in told("parts")
+    oddity("ingest", folder, "-c", "both", "--data", data)
+    assert "12 normal images support no finer one than 7.69%" in told("both", "--false-alarm-rate", 0.01)
+    enough = told("both", "--false-alarm-rate", 0.2)
+    assert "anomalous" in enough and "finer" not in enough and "no verdict" not in enough
+    assert json.loads(told("both", "--false-alarm-rate", 0.2, "--json"))["calibration"]["n"] == 12
+
+
 def test_a_failed_run_leaves_no_csv(oddity: Oddity, folder: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "scores.csv"
     ran = oddity("score", folder, "-c", "other", "--data", data, "--out", out)

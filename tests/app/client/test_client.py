@@ -13,6 +13,7 @@ import oddity_client
 import pytest
 from oddity_client import (
     Answer,
+    Calibration,
     Client,
     Collection,
     Conflict,
@@ -111,7 +112,10 @@ def test_scores_and_searches(parts: Collection) -> None:
     assert isinstance(bad, ItemProblem) and bad.problem.code == "image_unreadable"
     stored = parts.score(ids=["n1"], control="fdr").results[0]
     assert isinstance(stored, ImageScore) and stored.id == "n1" and stored.flagged is not None
-    every = list(parts.score_all((png(seed) for seed in range(100, 109)), k=3, batch=4))
+    told: list[Calibration] = []
+    images = (png(seed) for seed in range(100, 109))
+    every = list(parts.score_all(images, k=3, batch=4, false_alarm_rate=0.1, calibrated=told.append))
+    assert told == [scores.calibration] * 3
     assert isinstance(every[0], ImageScore) and every[0].score == pytest.approx(good.score, rel=1e-4)
     assert len(every) == 9
     found = parts.query(id="n1", k=3).results[0]
